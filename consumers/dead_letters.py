@@ -1,0 +1,96 @@
+"""Dead letters, for people to look at."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from consumers.reader import Reader, read_settled
+from schemas.codec import codec_for, describe
+from schemas.errors import RecordRejected, UsageError
+from schemas.message import Position, Received
+from schemas.records import DeadLetter, Original
+from schemas.topics import Topic
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter and where it lies. ``id`` is ``partition:offset`` in the dead-letter topic."""
+
+    received: Received
+    letter: DeadLetter
+
+    @property
+    def id(self) -> str:
+        return f"{self.received.partition}:{self.received.offset}"
+
+    @property
+    def key(self) -> str:
+        return (self.received.key or b"").decode("utf-8", "replace")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for ``--json``."""
+        return {
+            "id": self.id,
+            "stage": self.letter.stage,
+            "error": self.letter.error,
+            "message": self.letter.message,
+            "attempts": self.letter.attempts,
+            "key": self.key,
+            "timestamp": self.received.timestamp,
+            "inputs": [_original_to_json(i) for i in self.letter.inputs],
+        }
+
+
+def _original_to_json(original: Original) -> dict[str, Any]:
+    _, data = describe(original.value)
+    value = original.value
+    return {
+        "topic": original.topic,
+        "partition": original.partition,
+        "offset": original.offset,
+        "record": data,
+        "bytes": None if value is None or data is not None else value.decode("utf-8", "replace"),
+    }
+
+
+def dead_letters(config: Mapping[str, Any], topic: Topic[DeadLetter]) -> Iterator[Letter]:
+    """All dead letters of a pipeline.
+
+    Raises:
+        UsageError: the topic does not exist.
+        RetryLater: no broker answers.
+    """
+    for received in read_settled(config, [topic.name]):
+        letter = _letter(received)
+        if letter is not None:
+            yield letter
+
+
+def dead_letter(config: Mapping[str, Any], topic: Topic[DeadLetter], letter_id: str) -> Letter:
+    """One dead letter.
+
+    Args:
+        letter_id: ``partition:offset``, as :attr:`Letter.id`.
+
+    Raises:
+        UsageError: there is none of that id.
+    """
+    try:
+        at = Position.parse(f"{topic.name}:{letter_id}")
+    except ValueError:
+        raise UsageError(f"{letter_id!r} is not of the form partition:offset, like 0:12") from None
+    partition = (at.topic, at.partition)
+    with Reader(config, [partition], {partition: at.offset}) as reader:
+        for received in reader.committed(patience=5):
+            letter = _letter(received) if received.offset == at.offset else None
+            if letter is not None:
+                return letter
+            break
+    raise UsageError(f"no dead letter {letter_id} in {topic.name}; `pressroom dead list` shows all")
+
+
+def _letter(received: Received) -> Letter | None:
+    try:
+        return Letter(received, codec_for(DeadLetter).decode(received.value))
+    except RecordRejected:
+        return None  # a foreign record in the topic

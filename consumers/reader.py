@@ -1,0 +1,192 @@
+"""The read-committed reader: topics read from one place to another, outside any consumer group."""
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from schemas.errors import RetryLater, UsageError
+from schemas.message import Received
+
+Partition = tuple[str, int]
+
+DEFAULTS: dict[str, Any] = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "isolation.level": "read_committed",
+    "auto.offset.reset": "earliest",
+    "enable.partition.eof": True,
+    "fetch.wait.max.ms": 100,
+    "fetch.error.backoff.ms": 50,
+    "fetch.message.max.bytes": 8 * 1024 * 1024,
+}
+
+_TIMEOUT = 30.0
+_BATCH = 1000
+
+
+def to_received(message: Message) -> Received:
+    """A client's message as a :class:`~schemas.message.Received`."""
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    assert topic is not None
+    assert partition is not None
+    assert offset is not None
+    kind, timestamp = message.timestamp()
+    headers: Any = message.headers() or []
+    key: Any = message.key()
+    return Received(
+        topic, partition, offset, timestamp if kind else -1, key, message.value(), headers
+    )
+
+
+def partitions_of(config: Mapping[str, Any], topics: Collection[str]) -> dict[str, int]:
+    """How many partitions each topic has.
+
+    Raises:
+        UsageError: a topic does not exist.
+        RetryLater: no broker answers.
+    """
+    admin = AdminClient(dict(config))
+    try:
+        known = admin.list_topics(timeout=_TIMEOUT).topics
+    except KafkaException as failure:
+        raise RetryLater(f"Kafka does not answer: {failure.args[0].str()}") from failure
+    missing = sorted(set(topics) - known.keys())
+    if missing:
+        raise UsageError(f"no topic {', '.join(missing)}; `pressroom topics create` makes them")
+    return {name: len(known[name].partitions) for name in topics}
+
+
+def end_offsets(config: Mapping[str, Any], partitions: Collection[Partition]) -> dict[Partition, int]:
+    """The high watermark of each partition: the offset after its last record, committed or not."""
+    if not partitions:
+        return {}
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    wanted = {TopicPartition(t, p): latest for t, p in partitions}
+    futures = AdminClient(dict(config)).list_offsets(
+        wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_TIMEOUT
+    )
+    try:
+        return {(tp.topic, tp.partition): f.result().offset for tp, f in futures.items()}
+    except KafkaException as failure:
+        raise RetryLater(f"Kafka does not answer: {failure.args[0].str()}") from failure
+
+
+class Reader:
+    """Reads partitions, read-committed, in offset order within each."""
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        partitions: Collection[Partition],
+        start: Mapping[Partition, int] | None = None,
+    ) -> None:
+        """
+        Args:
+            config: librdkafka settings, at least ``bootstrap.servers``.
+            partitions: what to read.
+            start: the first offset, where it is not the beginning.
+        """
+        self._consumer = Consumer({"group.id": "pressroom-reader"} | DEFAULTS | dict(config))
+        start = start or {}
+        self._partitions = set(partitions)
+        self._config = config
+        self._consumer.assign(
+            [TopicPartition(t, p, start.get((t, p), OFFSET_BEGINNING)) for t, p in partitions]
+        )
+        self.reached: dict[Partition, int] = {}
+        """For each partition that was read to its last stable offset: that offset."""
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._consumer.close()
+
+    def poll(self, seconds: float) -> list[Received]:
+        """The next records: at once if there are any, or after so many seconds.
+
+        Raises:
+            RetryLater: the broker reports an error.
+        """
+        first = self._consumer.poll(seconds)
+        if first is None:
+            return []
+        messages = [first, *self._consumer.consume(_BATCH, 0)]
+        return [to_received(m) for m in messages if self._is_record(m)]
+
+    def _is_record(self, message: Message) -> bool:
+        error = message.error()
+        if error is None:
+            return True
+        if error.code() == KafkaError._PARTITION_EOF:
+            topic, partition, offset = message.topic(), message.partition(), message.offset()
+            assert topic is not None
+            assert partition is not None
+            assert offset is not None
+            self.reached[topic, partition] = offset
+            return False
+        if error.retriable():
+            return False
+        raise RetryLater(f"can't read {message.topic()}: {error.str()}")
+
+    def committed(self, patience: float = 60.0) -> Iterator[Received]:
+        """Everything up to the last stable offset, as it is when reached."""
+        return self._until(lambda: self._partitions - self.reached.keys(), patience)
+
+    def settled(self, patience: float = 60.0) -> Iterator[Received]:
+        """Everything up to the present end, once the transactions that are open now have ended.
+
+        Args:
+            patience: seconds to wait while nothing moves.
+
+        Raises:
+            RetryLater: a transaction is still open then, or no broker answers.
+        """
+        ends = end_offsets(self._config, self._partitions)
+        return self._until(
+            lambda: {p for p, end in ends.items() if self.reached.get(p, -1) < end}, patience
+        )
+
+    def _until(
+        self, unfinished: Callable[[], Collection[Partition]], patience: float
+    ) -> Iterator[Received]:
+        moved, reached = time.monotonic(), dict(self.reached)
+        while unfinished():
+            records = self.poll(0.2)
+            yield from records
+            if records or reached != self.reached:
+                moved, reached = time.monotonic(), dict(self.reached)
+            elif time.monotonic() - moved > patience:
+                topic, partition = next(iter(unfinished()))
+                raise RetryLater(
+                    f"nothing moved on {topic}:{partition} for {patience:.0f} s: no broker answers, "
+                    "or a transaction is open whose writer is paused or hangs"
+                )
+
+
+def read_settled(
+    config: Mapping[str, Any],
+    topics: Collection[str],
+    start: Mapping[Partition, int] | None = None,
+) -> Iterator[Received]:
+    """All committed records of whole topics, up to their present ends.
+
+    Raises:
+        UsageError: a topic does not exist.
+        RetryLater: no broker answers, or a transaction stays open.
+    """
+    counts = partitions_of(config, topics)
+    partitions = [(t, p) for t, count in counts.items() for p in range(count)]
+    with Reader(config, partitions, start) as reader:
+        yield from reader.settled()

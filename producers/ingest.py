@@ -1,0 +1,278 @@
+"""Ingestion: documents and how far their sources have been read, in the same transactions.
+
+Interrupted and run again it resumes; run twice it adds nothing. A source's position is a record of a
+compacted topic, committed together with the documents it speaks of. One ingestion at a time writes
+into a topic: a second one fences the first, which then leaves without having lost anything.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from producers.sources import Entry, Source, Unreadable, read
+from producers.transactional import RecordRefused, TransactionalProducer
+from schemas.codec import codec_for
+from schemas.errors import OutcomeUnknown, RetryLater, TransactionAborted
+from schemas.message import Outgoing, Received, first_headers, record_id
+from schemas.records import DeadLetter, Document, Original, SourcePosition
+from schemas.topics import Topic
+
+BATCH_RECORDS = 500
+BATCH_BYTES = 4 * 1024 * 1024
+_ATTEMPTS = 30
+_PAUSE = 1.0
+
+ReadAll = Callable[[Sequence[str]], Iterator[Received]]
+"""Reads all committed records of topics; given by the caller, since ways in know no ways out."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What an ingestion did. Counts are of documents and of sources (files)."""
+
+    sources: int = 0
+    unchanged: int = 0
+    documents: int = 0
+    dead: int = 0
+    ids: list[str] = field(default_factory=list)
+    """Ids of all documents of the sources, whether added now or before."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far an ingestion is, in bytes of its sources."""
+
+    done: int
+    total: int
+    documents: int
+
+
+@dataclass(slots=True)
+class _Batch:
+    records: list[Outgoing] = field(default_factory=list)
+    positions: dict[str, SourcePosition] = field(default_factory=dict)
+    size: int = 0
+
+    @property
+    def full(self) -> bool:
+        return len(self.records) >= BATCH_RECORDS or self.size >= BATCH_BYTES
+
+
+class Ingestion:
+    """Reads sources into a topic, exactly once."""
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        pipeline: str,
+        topic: Topic[Document],
+        sources: Topic[SourcePosition],
+        dead_letters: Topic[DeadLetter],
+        read_all: ReadAll,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+    ) -> None:
+        """
+        Args:
+            config: librdkafka settings, at least ``bootstrap.servers``.
+            pipeline: its name, for the lineage of dead letters.
+            topic: where documents go.
+            sources: where the positions are kept.
+            dead_letters: where what can't become a document goes.
+            read_all: reads topics, read-committed, up to their present ends.
+            on_progress: told after every document.
+        """
+        self._stage = f"{pipeline}/ingest"
+        self._topic, self._sources, self._dead_letters = topic, sources, dead_letters
+        self._read_all, self._on_progress = read_all, on_progress
+        self._producer = TransactionalProducer(config, f"{pipeline}.ingest.{topic.name}")
+        self._positions: dict[str, SourcePosition] = {}
+        self._known: set[str] | None = None
+        self._report = Report()
+        self._batch = _Batch()
+
+    def run(self, sources: Sequence[Source]) -> Report:
+        """Reads what is new in the sources.
+
+        Raises:
+            Fenced: another ingestion into this topic began.
+            RetryLater: Kafka stayed away.
+            Stop: the broker refuses.
+        """
+        self._patiently(self._producer.open)
+        # only after the predecessor is fenced do the positions stand still
+        self._positions = self._read_positions()
+        sizes = {s.uri: _size(s) for s in sources}
+        progress = Progress(0, sum(sizes.values()), 0)
+        try:
+            for source in sources:
+                before = progress.done
+                self._ingest(source, progress)
+                progress.done = before + sizes[source.uri]
+                self._on_progress(progress)
+            self._flush()
+        finally:
+            self._producer.close()
+        return self._report
+
+    def _ingest(self, source: Source, progress: Progress) -> None:
+        self._report.sources += 1
+        fingerprint = _fingerprint(source)
+        before = self._positions.get(self._position_key(source))
+        same = before is not None and before.fingerprint == fingerprint
+        done = before.entries if before is not None and same else 0
+        rewritten = before is not None and not same
+        self._report.unchanged += bool(same and before is not None and before.complete)
+        count = 0
+        for entry in read(source):
+            count = entry.index + 1
+            progress.done += len(entry.text) if isinstance(entry, Entry) else len(entry.raw)
+            if entry.index < done:
+                self._note(source, entry)
+                continue
+            self._add(source, entry, rewritten)
+            progress.documents += 1
+            self._place(source, fingerprint, count, complete=False)
+            if self._batch.full:
+                self._flush()
+            self._on_progress(progress)
+        if not (same and before is not None and before.complete):
+            self._place(source, fingerprint, count, complete=True)
+
+    def _note(self, source: Source, entry: Entry | Unreadable) -> None:
+        if isinstance(entry, Entry):
+            self._report.ids.append(_document_id(source, entry))
+
+    def _add(self, source: Source, entry: Entry | Unreadable, rewritten: bool) -> None:
+        outgoing, ce_id = self._outgoing(source, entry)
+        if rewritten and ce_id in self._known_ids():
+            self._note(source, entry)
+            return  # a row that the rewritten file still has
+        self._batch.records.append(outgoing)
+        self._batch.size += len(outgoing.value or b"")
+        if outgoing.topic == self._topic.name:
+            self._report.documents += 1
+            self._report.ids.append(ce_id)
+        else:
+            self._report.dead += 1
+
+    def _outgoing(self, source: Source, entry: Entry | Unreadable) -> tuple[Outgoing, str]:
+        if isinstance(entry, Unreadable):
+            return self._dead_letter(source, entry.index, entry.raw, entry.reason)
+        ce_id = _document_id(source, entry)
+        document = Document(ce_id, source.uri, entry.title, entry.text, str(source.format))
+        value = codec_for(Document).encode(document)
+        if len(value) > self._topic.max_bytes:
+            reason = f"the record has {len(value):,} bytes; {self._topic.name} takes fewer"
+            return self._dead_letter(source, entry.index, entry.text.encode(), reason)
+        headers = first_headers(ce_id, source.uri, self._topic.ce_type)
+        return Outgoing(self._topic.name, ce_id.encode(), value, headers), ce_id
+
+    def _dead_letter(
+        self, source: Source, index: int, raw: bytes, reason: str
+    ) -> tuple[Outgoing, str]:
+        ce_id = record_id(source.uri, str(index), raw.hex(), reason)
+        original = Original(source.uri, -1, index, -1, None, raw[: 64 * 1024], [])
+        letter = DeadLetter("ingest", "Unreadable", reason, 1, [original])
+        headers = first_headers(ce_id, self._stage, self._dead_letters.ce_type)
+        value = codec_for(DeadLetter).encode(letter)
+        return Outgoing(self._dead_letters.name, ce_id.encode(), value, headers), ce_id
+
+    # --- positions ----------------------------------------------------------------------------
+
+    def _position_key(self, source: Source) -> str:
+        return f"{self._topic.name} {source.uri}"
+
+    def _place(self, source: Source, fingerprint: str, entries: int, *, complete: bool) -> None:
+        key = self._position_key(source)
+        self._batch.positions[key] = SourcePosition(source.uri, fingerprint, entries, complete)
+
+    def _read_positions(self) -> dict[str, SourcePosition]:
+        codec = codec_for(SourcePosition)
+        return {
+            (r.key or b"").decode(): codec.decode(r.value)
+            for r in self._read_all([self._sources.name])
+            if r.value is not None
+        }
+
+    def _known_ids(self) -> set[str]:
+        """Ids of everything ingested so far; read only when a source was rewritten."""
+        if self._known is None:
+            topics = [self._topic.name, self._dead_letters.name]
+            ids = (dict(r.headers).get("ce_id") for r in self._read_all(topics))
+            self._known = {i.decode("utf-8", "replace") for i in ids if i}
+        return self._known
+
+    # --- transactions -------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        batch, self._batch = self._batch, _Batch()
+        if not batch.positions:
+            return
+        encode = codec_for(SourcePosition).encode
+        ce_type = self._sources.ce_type
+        marks = [
+            Outgoing(
+                self._sources.name, key.encode(), encode(position),
+                first_headers(
+                    record_id(key, position.fingerprint, str(position.entries)), self._stage, ce_type
+                ),
+            )
+            for key, position in batch.positions.items()
+        ]  # fmt: skip
+        self._patiently(lambda: self._commit(batch, marks))
+        self._positions |= batch.positions
+
+    def _commit(self, batch: _Batch, marks: list[Outgoing]) -> None:
+        try:
+            self._producer.commit([*batch.records, *marks])
+        except OutcomeUnknown:
+            stored = self._read_positions()
+            if all(stored.get(key) == position for key, position in batch.positions.items()):
+                return
+            raise
+        except RecordRefused as refused:
+            self._bury(batch, refused)
+            raise
+
+    def _bury(self, batch: _Batch, refused: RecordRefused) -> None:
+        at = next(i for i, record in enumerate(batch.records) if record is refused.record)
+        document = codec_for(Document).decode(refused.record.value)
+        original = Original(document.source, -1, -1, -1, refused.record.key, b"", [])
+        letter = DeadLetter("ingest", "RecordRefused", refused.reason, 1, [original])
+        headers = first_headers(document.id, self._stage, self._dead_letters.ce_type)
+        value = codec_for(DeadLetter).encode(letter)
+        batch.records[at] = Outgoing(
+            self._dead_letters.name, refused.record.key, value, headers
+        )
+        self._report.documents -= 1
+        self._report.dead += 1
+        self._report.ids.remove(document.id)
+
+    def _patiently(self, step: Callable[[], None]) -> None:
+        for attempt in range(_ATTEMPTS):
+            try:
+                return step()
+            except (TransactionAborted, OutcomeUnknown, RetryLater):
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                time.sleep(min(_PAUSE, 0.05 * 2**attempt))
+        return None
+
+
+def _document_id(source: Source, entry: Entry) -> str:
+    return record_id(source.uri, str(entry.index), entry.title, entry.text)
+
+
+def _fingerprint(source: Source) -> str:
+    try:
+        return source.fingerprint()
+    except OSError:
+        return ""  # read() says why; when the file can be opened, it is a changed source
+
+
+def _size(source: Source) -> int:
+    try:
+        return source.path.stat().st_size
+    except OSError:
+        return 0

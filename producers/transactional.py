@@ -1,0 +1,229 @@
+"""The transactional producer: the one place that reads write errors.
+
+A transaction either is visible as a whole or not at all. Every way it can end is one of four: done,
+aborted (commit the same work again), unknown (the producer was replaced; ask Kafka what was
+committed), or fenced (leave).
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+
+from schemas.errors import Fenced, OutcomeUnknown, RetryLater, Stop, TransactionAborted
+from schemas.message import Outgoing
+from schemas.topics import MAX_KEPT_BYTES
+
+if TYPE_CHECKING:
+    from confluent_kafka._types import HeadersType
+
+log = logging.getLogger(__name__)
+
+TRANSACTION_TIMEOUT = 20.0
+"""Seconds after which the broker aborts a transaction on its own; below the group's session."""
+
+_STEP_TIMEOUT = 30.0
+_WATCHED_BYTES = 128 * 1024
+_FENCING = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
+_REFUSED = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.INVALID_RECORD)
+_HOPELESS = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError._AUTHENTICATION,
+)
+
+DEFAULTS: dict[str, Any] = {
+    "transaction.timeout.ms": int(TRANSACTION_TIMEOUT * 1000),
+    # librdkafka's default, 100 ms, is waited in every back-to-back transaction
+    "retry.backoff.ms": 1,
+    "linger.ms": 1,
+    "compression.type": "lz4",
+    # the Java clients' partitioner, so that keys meet whoever wrote them
+    "partitioner": "murmur2_random",
+    "message.max.bytes": MAX_KEPT_BYTES + 64 * 1024,
+    "queue.buffering.max.messages": 500_000,
+    "queue.buffering.max.kbytes": 512 * 1024,
+}
+
+
+class RecordRefused(TransactionAborted):
+    """The transaction was aborted because the broker refuses one of its records for good."""
+
+    def __init__(self, record: Outgoing, reason: str) -> None:
+        super().__init__(f"{record.topic} refuses a record: {reason}")
+        self.record, self.reason = record, reason
+
+
+class TransactionalProducer:
+    """Writes records and offsets together, exactly once."""
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        transactional_id: str,
+        make: Callable[[dict[str, Any]], Producer] = Producer,
+    ) -> None:
+        """
+        Args:
+            config: librdkafka settings, at least ``bootstrap.servers``.
+            transactional_id: stable per instance, so that a restart fences its predecessor.
+            make: builds the client; tests build one that fails on purpose.
+        """
+        self._config = DEFAULTS | dict(config) | {"transactional.id": transactional_id}
+        self.transactional_id = transactional_id
+        self._make = make
+        self._producer: Producer | None = None
+        self._began = 0.0
+        self._refused: RecordRefused | None = None
+
+    def open(self) -> None:
+        """Fences any predecessor and settles what it left open.
+
+        Raises:
+            RetryLater: no broker answers yet.
+            Stop: the broker refuses this client.
+        """
+        self._discard()
+        producer = self._make(self._config)
+        try:
+            producer.init_transactions(_STEP_TIMEOUT)
+        except KafkaException as failure:
+            error: KafkaError = failure.args[0]
+            if error.code() in _HOPELESS:
+                raise Stop(f"can't write to Kafka: {error.str()}") from failure
+            raise RetryLater(f"Kafka does not answer: {error.str()}") from failure
+        self._producer = producer
+
+    def commit(
+        self,
+        records: Iterable[Outgoing],
+        offsets: list[TopicPartition] | None = None,
+        group: object = None,
+    ) -> None:
+        """Writes records and, for a consumer group, offsets in one transaction.
+
+        Args:
+            records: what to write.
+            offsets: the next offset to read, for each partition.
+            group: the consumer's ``consumer_group_metadata()``.
+
+        Raises:
+            TransactionAborted: nothing of it is visible; the same may be committed again.
+            RecordRefused: the same, and the broker will never take one of the records.
+            OutcomeUnknown: read the committed offsets to see whether it happened.
+            RetryLater: the producer could not be replaced, no broker answers; then :meth:`open`.
+            Fenced: another instance took over.
+            Stop: the broker refuses this client, or a topic is missing.
+        """
+        if self._producer is None:
+            self.open()
+            raise OutcomeUnknown("the producer was replaced")
+        self._refused = None
+        self._began = time.monotonic()
+        try:
+            self._producer.begin_transaction()
+            for record in records:
+                self._write(self._producer, record)
+            if offsets:
+                self._again(self._producer.send_offsets_to_transaction, offsets, group)
+            self._again(self._producer.commit_transaction)
+        except KafkaException as failure:
+            self._failed(failure.args[0])
+        except RecordRefused:
+            self._abort()
+            raise
+
+    def close(self) -> None:
+        """Leaves; an open transaction is aborted by the next instance or by its timeout."""
+        self._discard()
+
+    # --- steps --------------------------------------------------------------------------------
+
+    def _write(self, producer: Producer, record: Outgoing) -> None:
+        watch = len(record.value or b"") > _WATCHED_BYTES
+        extra: dict[str, Any] = {"on_delivery": self._watcher(record)} if watch else {}
+        while True:
+            try:
+                producer.produce(
+                    record.topic, record.value, record.key, record.partition,
+                    headers=cast("HeadersType", record.headers), **extra,
+                )  # fmt: skip
+                return
+            except BufferError:
+                producer.poll(0.1)  # the queue is full: wait until some of it is sent
+            except KafkaException as failure:
+                error: KafkaError = failure.args[0]
+                if error.code() in _REFUSED:
+                    raise RecordRefused(record, error.str()) from failure
+                raise
+
+    def _watcher(self, record: Outgoing) -> Callable[[KafkaError | None, object], None]:
+        """Only large records are refused for good, so only those are watched."""
+
+        def delivered(error: KafkaError | None, _: object) -> None:
+            if error is not None and error.code() in _REFUSED:
+                self._refused = RecordRefused(record, error.str())
+
+        return delivered
+
+    def _again(self, step: Callable[..., object], *args: object) -> None:
+        """A step that says it may be retried is, until its time is up."""
+        until = time.monotonic() + _STEP_TIMEOUT
+        while True:
+            left = until - time.monotonic()
+            try:
+                step(*args, max(left, 1.0))
+                return
+            except KafkaException as failure:
+                if not failure.args[0].retriable() or left <= 0:
+                    raise
+
+    # --- ends ---------------------------------------------------------------------------------
+
+    def _failed(self, error: KafkaError) -> None:
+        if error.code() in _FENCING and not self._timed_out():
+            self._discard()
+            raise Fenced(f"another instance with transactional.id {self.transactional_id} took over")
+        if error.txn_requires_abort():
+            self._abort()
+            if self._refused is not None:
+                raise self._refused
+            if error.code() in _HOPELESS:
+                raise Stop(f"can't write to Kafka: {error.str()}")
+            raise TransactionAborted(error.str())
+        self._replace(error.str())
+
+    def _timed_out(self) -> bool:
+        # a transaction that outlived its timeout (a paused process) was ended by the broker itself,
+        # which fences its producer just as a successor would
+        return time.monotonic() - self._began >= TRANSACTION_TIMEOUT
+
+    def _abort(self) -> None:
+        assert self._producer is not None
+        try:
+            self._again(self._producer.abort_transaction)
+            self._producer.poll(0)  # delivery reports of the aborted records
+        except KafkaException as failure:
+            error: KafkaError = failure.args[0]
+            if error.code() in _FENCING and not self._timed_out():
+                self._discard()
+                raise Fenced(
+                    f"another instance with transactional.id {self.transactional_id} took over"
+                ) from failure
+            self._replace(error.str())
+
+    def _replace(self, reason: str) -> None:
+        log.warning("replacing the producer %s: %s", self.transactional_id, reason)
+        self.open()
+        raise OutcomeUnknown(reason)
+
+    def _discard(self) -> None:
+        # not close(): that would abort, and what became of the transaction is for Kafka to say
+        self._producer = None

@@ -1,0 +1,1 @@
+"""What a record is: Avro contracts, their Python records, bytes, headers and topics."""

@@ -1,0 +1,333 @@
+"""Records: Python dataclasses bound to Avro schemas.
+
+``@record`` makes a frozen dataclass and gives it an Avro schema, either derived from its fields or
+read from an ``.avsc`` file, which then is the contract: a class that differs from its file can't be
+defined. The field types and their Avro counterparts::
+
+    str → string    int → long    float → double    bool → boolean    bytes → bytes
+    Literal["a", "b"] → enum    another record → record    T | None → ["null", T]
+    list[T] → array    dict[str, T] → map
+
+``Annotated[str, Text(max=200, doc="…")]`` bounds a string; every string a model writes is bounded,
+by :data:`DEFAULT_MAX_LENGTH` where nothing is said.
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal, TypeGuard, TypeVar, Union, cast, dataclass_transform, get_args, get_origin
+
+from fastavro.schema import parse_schema, to_parsing_canonical_form
+
+from schemas.errors import UsageError
+
+Schema = dict[str, Any]
+"""An Avro schema as parsed JSON; always of type ``record`` at the top."""
+
+JsonSchema = dict[str, Any]
+Convert = Callable[[Any], Any]
+R = TypeVar("R")
+
+DEFAULT_MAX_LENGTH = 600
+"""Characters a model may write into a string field that states no bound."""
+
+DEFAULT_MAX_ITEMS = 12
+"""Items a model may write into an array field that states no bound."""
+
+_PRIMITIVES: dict[type, str] = {
+    str: "string",
+    int: "long",
+    float: "double",
+    bool: "boolean",
+    bytes: "bytes",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Bounds and describes a field: ``Annotated[str, Text(max=200, doc="one sentence")]``.
+
+    Args:
+        max: the most characters of a string, or the most items of an array.
+        doc: what the field holds; shown to the model as well.
+    """
+
+    max: int | None = None
+    doc: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What ``@record`` knows of a class: its schema and how to convert to and from Avro's data.
+
+    ``expanded`` is the schema with every nested type written out where it is used; Avro itself
+    wants a named type defined once and then named.
+    """
+
+    schema: Schema
+    expanded: Schema
+    to_avro: Callable[[Any], dict[str, Any]]
+    from_avro: Callable[[dict[str, Any]], Any]
+
+
+@dataclass_transform(frozen_default=True)
+def record(
+    cls: type | None = None, *, avsc: str | None = None, namespace: str | None = None
+) -> Any:
+    """Turns a class into a record.
+
+    Args:
+        avsc: name of the file under ``schemas/avro`` that is the contract (without suffix);
+            without it the schema is derived from the fields.
+        namespace: Avro namespace of a derived schema; by default the class's module.
+
+    Raises:
+        UsageError: a field's type has no Avro counterpart, or the class differs from its file.
+    """
+
+    def bind(plain: type) -> type:
+        made: type = dataclass(frozen=True, slots=True)(plain)
+        derived = _derive(made, namespace or made.__module__)
+        expanded = derived if avsc is None else _contract(made, derived, avsc)
+        schema = cast(Schema, _define_once(expanded, set()))
+        binding = Binding(schema, expanded, _to_avro(made), _from_avro(made))
+        made.__avro__ = binding  # type: ignore[attr-defined]
+        return made
+
+    return bind if cls is None else bind(cls)
+
+
+def is_record(cls: object) -> TypeGuard[type]:
+    """Whether a class was made by ``@record``."""
+    return isinstance(cls, type) and hasattr(cls, "__avro__")
+
+
+def binding_of(cls: type) -> Binding:
+    """The schema and converters of a record class.
+
+    Raises:
+        UsageError: the class is not a record.
+    """
+    if not is_record(cls):
+        raise UsageError(f"{cls!r} is not a record: decorate the class with @record")
+    return cast(Binding, cls.__avro__)  # type: ignore[attr-defined]
+
+
+def schema_of(cls: type) -> Schema:
+    """The Avro schema of a record class, as parsed JSON."""
+    return binding_of(cls).schema
+
+
+# --- from Python types to Avro ---------------------------------------------------------------
+
+
+def _derive(cls: type, namespace: str) -> Schema:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    fields = [_derive_field(cls, f, hints[f.name], namespace) for f in dataclasses.fields(cls)]
+    schema: Schema = {"type": "record", "name": cls.__name__, "namespace": namespace}
+    # dataclass() writes a signature as docstring where there is none; that is no documentation
+    doc = cls.__doc__ or ""
+    if doc and not doc.startswith(f"{cls.__name__}("):
+        schema["doc"] = doc.strip()
+    return schema | {"fields": fields}
+
+
+def _derive_field(
+    cls: type, field: "dataclasses.Field[Any]", hint: object, namespace: str
+) -> Schema:
+    annotation, text = _split_annotated(hint)
+    try:
+        avro = _avro_type(annotation, text, f"{cls.__name__}{field.name.title()}", namespace)
+    except UsageError as error:
+        raise UsageError(f"{cls.__name__}.{field.name}: {error}") from None
+    derived: Schema = {"name": field.name, "type": avro}
+    if text.doc:
+        derived["doc"] = text.doc
+    if field.default is not dataclasses.MISSING:
+        derived["default"] = field.default
+    elif field.default_factory is not dataclasses.MISSING:
+        derived["default"] = field.default_factory()
+    return derived
+
+
+def _split_annotated(hint: object) -> tuple[object, Text]:
+    if get_origin(hint) is typing.Annotated:
+        annotation, *extras = get_args(hint)
+        return annotation, next((e for e in extras if isinstance(e, Text)), Text())
+    return hint, Text()
+
+
+def _avro_type(annotation: object, text: Text, enum_name: str, namespace: str) -> Any:
+    if annotation in _PRIMITIVES:
+        name = _PRIMITIVES[cast(type, annotation)]
+        return {"type": name, "maxLength": text.max} if text.max and name == "string" else name
+    if is_record(annotation):
+        return binding_of(annotation).expanded
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return {"type": "enum", "name": enum_name, "namespace": namespace, "symbols": list(args)}
+    if origin in (Union, types.UnionType):
+        return _avro_optional(args, text, enum_name, namespace)
+    if origin is list:
+        items = _avro_type(*_split_annotated(args[0]), enum_name, namespace)
+        return {"type": "array", "items": items} | ({"maxItems": text.max} if text.max else {})
+    if origin is dict and args[0] is str:
+        return {"type": "map", "values": _avro_type(*_split_annotated(args[1]), enum_name, namespace)}
+    raise UsageError(f"{annotation!r} has no Avro type; see the list in schemas/record.py")
+
+
+def _avro_optional(args: tuple[Any, ...], text: Text, enum_name: str, namespace: str) -> Any:
+    others = [a for a in args if a is not type(None)]
+    if len(others) != 1 or len(args) != 2:
+        raise UsageError("a union may only be `T | None`")
+    return ["null", _avro_type(others[0], text, enum_name, namespace)]
+
+
+def _define_once(schema: Any, defined: set[str]) -> Any:
+    """The schema with each named type defined at its first place and named at the others."""
+    if isinstance(schema, list):
+        return [_define_once(branch, defined) for branch in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema["type"] in ("record", "enum"):
+        name = f"{schema.get('namespace', '')}.{schema['name']}"
+        if name in defined:
+            return name
+        defined.add(name)
+    nested = {k: _define_once(schema[k], defined) for k in ("items", "values") if k in schema}
+    if "fields" in schema:
+        nested["fields"] = [f | {"type": _define_once(f["type"], defined)} for f in schema["fields"]]
+    return schema | nested
+
+
+# --- the contract file -----------------------------------------------------------------------
+
+
+@cache
+def load_avsc(name: str) -> Schema:
+    """Reads a contract, ``schemas/avro/<name>.avsc``."""
+    text = files("schemas").joinpath("avro", f"{name}.avsc").read_text(encoding="utf-8")
+    return cast(Schema, json.loads(text))
+
+
+def _contract(cls: type, derived: Schema, avsc: str) -> Schema:
+    contract = load_avsc(avsc)
+    if _shape(derived) != _shape(contract):
+        raise UsageError(
+            f"{cls.__name__} differs from schemas/avro/{avsc}.avsc:\n"
+            f"  class {_shape(derived)}\n  file  {_shape(contract)}"
+        )
+    return contract
+
+
+def _shape(schema: Any) -> Any:
+    """What must agree between a class and its contract: names, order, types, defaults, symbols."""
+    match schema:
+        case [*branches]:
+            return [_shape(branch) for branch in branches]
+        case {"type": "record", "name": name, "fields": fields}:
+            shapes = [(f["name"], _shape(f["type"]), f.get("default", "—")) for f in fields]
+            return {"record": name, "fields": shapes}
+        case {"type": "enum", "symbols": symbols}:
+            return {"enum": symbols}
+        case {"type": "array", "items": items}:
+            return {"array": _shape(items)}
+        case {"type": "map", "values": values}:
+            return {"map": _shape(values)}
+        case {"type": name}:
+            return name
+    return schema
+
+
+def canonical(schema: Schema) -> str:
+    """Avro's parsing canonical form, the text that fingerprints are made of."""
+    return to_parsing_canonical_form(parse_schema(schema))
+
+
+# --- converters ------------------------------------------------------------------------------
+
+
+def _to_avro(cls: type) -> Callable[[Any], dict[str, Any]]:
+    names = tuple(f.name for f in dataclasses.fields(cls))
+    nested = _nested(cls, lambda c: binding_of(c).to_avro)
+    if not nested:
+        return lambda r: {name: getattr(r, name) for name in names}
+    return lambda r: {
+        name: nested[name](getattr(r, name)) if name in nested else getattr(r, name)
+        for name in names
+    }
+
+
+def _from_avro(cls: type) -> Callable[[dict[str, Any]], Any]:
+    nested = _nested(cls, lambda c: binding_of(c).from_avro)
+    if not nested:
+        return lambda data: cls(**data)
+    return lambda data: cls(**{k: nested[k](v) if k in nested else v for k, v in data.items()})
+
+
+def _nested(cls: type, converter: Callable[[type], Convert]) -> dict[str, Convert]:
+    """A converter for each field that holds records, at any depth."""
+    hints = typing.get_type_hints(cls)
+    found = {name: _convert(hints[name], converter) for name in hints}
+    return {name: convert for name, convert in found.items() if convert is not None}
+
+
+def _convert(annotation: object, converter: Callable[[type], Convert]) -> Convert | None:
+    if is_record(annotation):
+        return converter(annotation)
+    inner = [_convert(a, converter) for a in get_args(annotation) if a is not type(None)]
+    one = next((c for c in inner if c is not None), None)
+    if one is None:
+        return None
+    origin = get_origin(annotation)
+    if origin is list:
+        return lambda values: [one(v) for v in values]
+    if origin is dict:
+        return lambda values: {k: one(v) for k, v in values.items()}
+    return lambda value: None if value is None else one(value)
+
+
+# --- what a model is asked for ---------------------------------------------------------------
+
+
+def json_schema(schema: Any) -> JsonSchema:
+    """The JSON schema under which an endpoint decodes, so that every reply encodes as Avro.
+
+    Every string and array is bounded (small models loop) and every property is required, as
+    ``response_format: json_schema`` in strict mode asks for.
+    """
+    match schema:
+        case ["null", other]:
+            return {"anyOf": [{"type": "null"}, json_schema(other)]}
+        case {"type": "record", "fields": fields}:
+            return {
+                "type": "object",
+                "properties": {f["name"]: _described(f) for f in fields},
+                "required": [f["name"] for f in fields],
+                "additionalProperties": False,
+            }
+        case {"type": "enum", "symbols": symbols}:
+            return {"type": "string", "enum": symbols}
+        case {"type": "array", "items": items, **extra}:
+            most = extra.get("maxItems", DEFAULT_MAX_ITEMS)
+            return {"type": "array", "items": json_schema(items), "maxItems": most}
+        case "string" | {"type": "string"}:
+            most = schema.get("maxLength") if isinstance(schema, dict) else None
+            return {"type": "string", "maxLength": most or DEFAULT_MAX_LENGTH}
+        case "int" | "long" | {"type": "int" | "long"}:
+            return {"type": "integer"}
+        case "float" | "double" | {"type": "float" | "double"}:
+            return {"type": "number"}
+        case "boolean" | {"type": "boolean"}:
+            return {"type": "boolean"}
+    raise UsageError(f"a model can't fill a field of Avro type {schema!r}")
+
+
+def _described(field: Mapping[str, Any]) -> JsonSchema:
+    schema = json_schema(field["type"])
+    return schema | {"description": field["doc"]} if "doc" in field else schema

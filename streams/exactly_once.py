@@ -1,0 +1,395 @@
+"""The loop: every input comes out exactly once.
+
+One thread owns a stage's Kafka clients. It polls, runs rebalance callbacks and runs transactions, in
+turn, so that nothing can be revoked between the beginning and the end of a transaction. Model calls
+run elsewhere (:mod:`streams.runner`), outside any transaction.
+
+1. **Poll.** Records become works, queued per task; the number and bytes of works is bounded.
+2. **Run.** Works are handed to the runner and finish in any order.
+3. **Commit** whenever something is finished: of each task the finished prefix, in one transaction:
+   outputs, changes of state, dead letters, and the offsets after the last input.
+
+A work leaves its queue only when its transaction is known to be committed. So after an abort there is
+nothing to fetch or to pay for again: the same results are committed once more. When a commit's
+outcome is unknown the committed offsets tell which works were done.
+
+A task is what one assignment gave: a partition number, over all topics the stage reads. Its identity
+is the assignment's token. When it is revoked it is forgotten; a call that finishes later belongs to a
+task nobody looks at.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice, takewhile
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from consumers import reader
+from consumers.reader import Partition, Reader, to_received
+from producers.transactional import RecordRefused, TransactionalProducer
+from schemas.errors import OutcomeUnknown, PressroomError, RetryLater, Stop, TransactionAborted
+from schemas.message import Outgoing
+from streams.processing import JoinState, Processor, Work
+from streams.runner import EventLoopThread, Runner
+
+log = logging.getLogger(__name__)
+
+BATCH = 1000
+"""Records taken from the client at once."""
+
+MAX_TRANSACTION = 5000
+"""Works committed in one transaction."""
+
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+"""Bytes of inputs a worker holds at once, at most (and one record more)."""
+
+REVOKE_BUDGET = 5.0
+"""Seconds a revocation waits for calls that are under way, to commit rather than repeat them."""
+
+_IDLE_POLL = 0.1
+_BUSY_WAIT = 0.005
+_ABORT_PAUSE = 1.0
+_SETTLE_TIMEOUT = 10.0
+_HOPELESS = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+)
+
+
+class Task:
+    """One partition number of the stage's topics, as long as it is assigned to this worker."""
+
+    def __init__(self, state: JoinState | None) -> None:
+        self.state = state
+        self.queue: deque[Work] = deque()
+
+    def finished(self) -> list[Work]:
+        """The works that may be committed: no unfinished one stands before them."""
+        prefix = takewhile(lambda work: work.outgoing is not None, self.queue)
+        return list(islice(prefix, MAX_TRANSACTION))
+
+    def forget_below(self, committed: Mapping[Partition, int]) -> list[Work]:
+        """Takes out the works whose offsets turn out to be committed."""
+        done = []
+        while self.queue:
+            cause = self.queue[0].cause
+            if cause.offset >= committed.get((cause.topic, cause.partition), 0):
+                break
+            done.append(self.queue.popleft())
+        return done
+
+
+class ExactlyOnce:
+    """Runs one stage on one member of its consumer group."""
+
+    def __init__(
+        self,
+        processor: Processor,
+        producer: TransactionalProducer,
+        config: Mapping[str, Any],
+        thread: EventLoopThread,
+        concurrency: int | None = None,
+        make_consumer: Callable[[dict[str, Any]], Consumer] = Consumer,
+    ) -> None:
+        """
+        Args:
+            processor: the stage, ready to run.
+            producer: not yet opened; its transactional id is this instance's.
+            config: librdkafka settings, at least ``bootstrap.servers``.
+            thread: where the calls run.
+            concurrency: calls at once; by default as the stage says.
+            make_consumer: builds the client; tests build one that fails on purpose.
+        """
+        self.stage = processor.stage
+        self._processor, self._producer, self._config = processor, producer, dict(config)
+        at_once = concurrency or self.stage.concurrency
+        self._runner = Runner(thread, processor, at_once)
+        # a slow call holds back the finished ones behind it; more than this is not begun meanwhile
+        self._most_waiting = 4 * at_once if self.stage.uses_llm else 4 * BATCH
+        self._make_consumer = make_consumer
+        self._tasks: dict[int, Task] = {}
+        self._partitions: set[Partition] = set()
+        self._at_end: set[Partition] = set()
+        self._assigned = self._paused = False
+        self._waiting_bytes = 0
+        self._unknown = False
+        self._aborts, self._not_before = 0, 0.0
+        self._stopping = threading.Event()
+        self._failure: PressroomError | None = None
+        self.committed = 0
+        """Inputs committed so far."""
+        self.idle = False
+        """Whether every assigned partition was read to its end and nothing is in work."""
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    def run(self, grace: float = 10.0) -> None:
+        """Works until :meth:`stop`, then commits what finishes within ``grace`` seconds.
+
+        Raises:
+            Fenced: another instance took over.
+            Stop: going on would do harm; the message says what to do.
+        """
+        self._open_producer()
+        self._consumer = self._make_consumer(self._consumer_config())
+        try:
+            self._consumer.subscribe(
+                [t.name for t in self.stage.reads],
+                on_assign=self._on_assign,
+                on_revoke=self._on_revoke,
+                on_lost=self._on_lost,
+            )
+            while not self._stopping.is_set():
+                self._poll()
+                self._commit()
+                self._check()
+            self._finish_within(grace)
+        finally:
+            self._forget([TopicPartition(*p) for p in self._partitions])
+            self._runner.close()
+            self._consumer.close()
+            self._producer.close()
+
+    def stop(self) -> None:
+        """Makes :meth:`run` return soon. Safe from any thread and signal handler."""
+        self._stopping.set()
+
+    def _open_producer(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                return self._producer.open()
+            except RetryLater as error:
+                log.warning("%s: %s", self.stage.name, error)
+                self._stopping.wait(_ABORT_PAUSE)
+
+    def _consumer_config(self) -> dict[str, Any]:
+        # a join needs the same partition of every topic on one member, which range gives; a stage
+        # with one topic keeps what does not move
+        alone = len(self.stage.reads) == 1
+        return (
+            reader.DEFAULTS
+            | {"partition.assignment.strategy": "cooperative-sticky" if alone else "range"}
+            | self._config
+            | {"group.id": self.stage.group, "enable.auto.commit": False}
+        )
+
+    # --- 1 poll -------------------------------------------------------------------------------
+
+    def _poll(self) -> None:
+        room = self._room()
+        if room <= 0:
+            self._runner.wait(_BUSY_WAIT)
+            if self._finished():
+                return
+            self._pause()  # polling must go on, or the group takes this member for dead
+        elif self._paused:
+            self._resume()
+        accepted = self._accept_some(max(room, 1))
+        self._runner.submit([work for work in accepted if work.outgoing is None])
+
+    def _accept_some(self, most: int) -> list[Work]:
+        busy = self._in_work() > 0
+        first = self._consumer.poll(0 if busy else _IDLE_POLL)
+        if first is None:
+            if busy:
+                self._runner.wait(_BUSY_WAIT)
+            self.idle = self._is_idle()
+            return []
+        # the first is queued before more are fetched: fetching may revoke its partition
+        accepted = [self._accept(first)]
+        accepted += [self._accept(m) for m in self._consumer.consume(min(most, BATCH), 0)]
+        return [work for work in accepted if work is not None]
+
+    def _accept(self, message: Message) -> Work | None:
+        if message.error() is not None:
+            self._noted(message)
+            return None
+        received = to_received(message)
+        task = self._tasks.get(received.partition)
+        if task is None:
+            return None
+        self.idle = False
+        self._at_end.discard((received.topic, received.partition))
+        work = self._processor.accept(received, task.state)
+        task.queue.append(work)
+        self._waiting_bytes += received.size
+        return work
+
+    def _noted(self, message: Message) -> None:
+        error = message.error()
+        assert error is not None
+        if error.code() == KafkaError._PARTITION_EOF:
+            self._at_end.add((str(message.topic()), int(message.partition() or 0)))
+        elif error.fatal() or error.code() in _HOPELESS:
+            raise Stop(f"can't read {self.stage.group}'s topics: {error.str()}")
+        else:
+            log.info("%s: %s", self.stage.name, error.str())
+
+    def _room(self) -> int:
+        if self._waiting_bytes >= MAX_WAITING_BYTES:
+            return 0
+        return self._most_waiting - self._in_work()
+
+    def _in_work(self) -> int:
+        return sum(len(task.queue) for task in self._tasks.values())
+
+    def _is_idle(self) -> bool:
+        return self._assigned and not self._in_work() and self._at_end >= self._partitions
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._consumer.pause(self._consumer.assignment())
+            self._paused = True
+
+    def _resume(self) -> None:
+        self._consumer.resume(self._consumer.assignment())
+        self._paused = False
+
+    # --- 3 commit -----------------------------------------------------------------------------
+
+    def _commit(self) -> None:
+        if time.monotonic() < self._not_before or (self._unknown and not self._settle()):
+            return
+        batch = self._finished()
+        if not batch:
+            return
+        group = self._consumer.consumer_group_metadata()
+        try:
+            self._producer.commit(_records(batch), _next_offsets(batch), group)
+        except RecordRefused as refused:
+            self._refuse(batch, refused)
+        except OutcomeUnknown:
+            self._unknown = True
+        except (TransactionAborted, RetryLater) as error:
+            self._aborts += 1
+            self._not_before = time.monotonic() + min(_ABORT_PAUSE, 0.02 * 2**self._aborts)
+            log.warning("%s: not committed, trying again: %s", self.stage.name, error)
+        else:
+            self._aborts = 0
+            self._done(batch)
+
+    def _finished(self) -> list[tuple[Task, list[Work]]]:
+        prefixes = ((task, task.finished()) for task in self._tasks.values())
+        return [(task, works) for task, works in prefixes if works]
+
+    def _done(self, batch: list[tuple[Task, list[Work]]]) -> None:
+        for task, works in batch:
+            for work in works:
+                task.queue.popleft()
+                self._waiting_bytes -= work.cause.size
+            self.committed += len(works)
+
+    def _settle(self) -> bool:
+        """Finds out from the committed offsets which works were done after all."""
+        try:
+            # with read_committed this waits until no transaction on these offsets is pending
+            answers = self._consumer.committed(self._consumer.assignment(), _SETTLE_TIMEOUT)
+        except KafkaException as failure:
+            log.warning("%s: can't read offsets: %s", self.stage.name, failure.args[0].str())
+            return False
+        committed = {(tp.topic, tp.partition): tp.offset for tp in answers}
+        for task in self._tasks.values():
+            for work in task.forget_below(committed):
+                self._waiting_bytes -= work.cause.size
+                self.committed += 1
+        self._unknown = False
+        return True
+
+    def _refuse(self, batch: list[tuple[Task, list[Work]]], refused: RecordRefused) -> None:
+        for _, works in batch:
+            for work in works:
+                if any(record is refused.record for record in work.outgoing or ()):
+                    return self._processor.refuse(work, refused.reason)
+        raise Stop(f"{refused}; raise max.message.bytes of the topic")
+
+    # --- the group ----------------------------------------------------------------------------
+
+    def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        try:
+            for number in {tp.partition for tp in partitions} - self._tasks.keys():
+                self._tasks[number] = Task(self._restored(number))
+            self._partitions |= {(tp.topic, tp.partition) for tp in partitions}
+            self._assigned, self._paused = True, False
+        except PressroomError as error:
+            self._failure = error
+
+    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        try:
+            revoked = self._tasks_of(partitions)
+            until = time.monotonic() + REVOKE_BUDGET
+            while time.monotonic() < until and _unfinished(revoked) and not self._runner.failure:
+                self._runner.wait(_BUSY_WAIT)
+            self._commit()
+        except PressroomError as error:
+            self._failure = error
+        finally:
+            self._forget(partitions)
+
+    def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        log.warning("%s: lost %d partitions", self.stage.name, len(partitions))
+        self._forget(partitions)
+
+    def _tasks_of(self, partitions: Iterable[TopicPartition]) -> list[Task]:
+        numbers = {tp.partition for tp in partitions}
+        return [self._tasks[n] for n in numbers if n in self._tasks]
+
+    def _forget(self, partitions: Iterable[TopicPartition]) -> None:
+        lost = {(tp.topic, tp.partition) for tp in partitions}
+        self._partitions -= lost
+        self._at_end -= lost
+        for number in {partition for _, partition in lost}:
+            task = self._tasks.pop(number, None)
+            if task is not None:
+                self._waiting_bytes -= sum(work.cause.size for work in task.queue)
+                self._runner.drop(task.queue)
+
+    def _restored(self, number: int) -> JoinState | None:
+        """The state of a join, read from its changelog once the predecessor's writes have settled."""
+        if self.stage.state is None:
+            return None
+        latest: dict[bytes | None, bytes | None] = {}
+        with Reader(self._config, [(self.stage.state.name, number)]) as changelog:
+            for received in changelog.settled():
+                latest[received.key] = received.value
+        state = JoinState(self.stage)
+        state.restore(value for value in latest.values() if value is not None)
+        return state
+
+    # --- leaving ------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        failure = self._failure or self._runner.failure
+        if isinstance(failure, PressroomError):
+            raise failure
+        if failure is not None:
+            raise Stop(f"stage {self.stage.name} failed: {failure!r}") from failure
+
+    def _finish_within(self, grace: float) -> None:
+        until = time.monotonic() + grace
+        while self._in_work() and time.monotonic() < until:
+            self._commit()
+            self._check()
+            if _unfinished(self._tasks.values()):
+                self._runner.wait(_BUSY_WAIT)
+
+
+def _unfinished(tasks: Iterable[Task]) -> bool:
+    return any(work.outgoing is None for task in tasks for work in task.queue)
+
+
+def _records(batch: list[tuple[Task, list[Work]]]) -> Iterator[Outgoing]:
+    for _, works in batch:
+        for work in works:
+            yield from work.kept
+            yield from work.outgoing or ()
+
+
+def _next_offsets(batch: list[tuple[Task, list[Work]]]) -> list[TopicPartition]:
+    """For each partition the offset after the last input of the batch."""
+    last = {(w.cause.topic, w.cause.partition): w.cause.offset for _, ws in batch for w in ws}
+    return [TopicPartition(t, p, offset + 1) for (t, p), offset in last.items()]

@@ -1,0 +1,148 @@
+"""What a stage calls: ``await llm(Summary, text=document.text)``.
+
+The output's JSON schema comes from the record's Avro schema, the endpoint decodes under it, and what
+comes back is checked again here, since an endpoint may ignore the schema.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from schemas.codec import codec_for
+from schemas.errors import RecordRejected, ReplyRejected
+from schemas.message import Call
+from schemas.record import JsonSchema, binding_of, json_schema
+from streams.model import Completion, Model, Request, patiently
+from streams.prompts import Prompt
+
+R = TypeVar("R")
+
+REPLIES = 3
+"""How many replies are asked for when they don't fit the schema."""
+
+
+class Llm:
+    """The model as one stage sees it while it works on one record."""
+
+    def __init__(
+        self, model: Model, prompt: Callable[[str | None], Prompt], stage: str, call_id: str
+    ) -> None:
+        """
+        Args:
+            model: whom to ask.
+            prompt: gives the prompt of a name, or the stage's own for None.
+            stage: ``pipeline/stage``.
+            call_id: what the ids of the completions begin with; deterministic.
+        """
+        self._model, self._prompt = model, prompt
+        self._stage, self._call_id = stage, call_id
+        self.calls: list[Call] = []
+
+    async def __call__(
+        self, reply: type[R], /, prompt: str | None = None, **variables: object
+    ) -> R:
+        """Asks the model to fill a record.
+
+        Args:
+            reply: the record class to fill; every field is the model's to write.
+            prompt: ``name@version`` of another prompt than the stage's own.
+            variables: what the prompt file fills in.
+
+        Returns:
+            a ``reply`` that fits its Avro schema and its bounds.
+
+        Raises:
+            ReplyRejected: no reply fitted, in three tries.
+            RecordRejected: the endpoint refused, or stayed away too long.
+        """
+        chosen = self._prompt(prompt)
+        rendered = chosen.render(variables)
+        schema = json_schema(binding_of(reply).expanded)
+        number = len(self.calls)
+        self.calls.append(Call(f"{self._call_id}.{number}", self._stage, chosen.name, "", 0, 0, 0))
+        problem = ""
+        for seed in range(REPLIES):
+            request = Request(rendered, reply.__name__, schema, seed)
+            completion = await patiently(lambda r=request: self._model.complete(r))  # type: ignore[misc]
+            self._count(number, completion)
+            try:
+                return parse_reply(reply, schema, completion.text)
+            except ReplyRejected as error:
+                problem = str(error)
+        raise ReplyRejected(f"{REPLIES} replies to {chosen.name} did not fit; the last: {problem}")
+
+    def _count(self, number: int, completion: Completion) -> None:
+        call = self.calls[number]
+        self.calls[number] = Call(
+            call.id, call.stage, call.prompt, completion.model,
+            call.prompt_tokens + completion.prompt_tokens,
+            call.completion_tokens + completion.completion_tokens,
+            call.attempts + 1,
+        )  # fmt: skip
+
+
+def parse_reply(reply: type[R], schema: JsonSchema, text: str) -> R:
+    """The record in a model's reply.
+
+    Raises:
+        ReplyRejected: no JSON object, or one that breaks the schema or its bounds.
+    """
+    data = _json_object(text)
+    _check(schema, data, reply.__name__)
+    record = cast(R, binding_of(reply).from_avro(cast(dict[str, Any], data)))
+    try:
+        codec_for(reply).encode(record)
+    except RecordRejected as error:
+        raise ReplyRejected(str(error)) from error
+    return record
+
+
+def _json_object(text: str) -> object:
+    # an endpoint that ignores the schema often wraps the object in prose or a code fence
+    begin, end = text.find("{"), text.rfind("}")
+    if begin < 0 or end < begin:
+        raise ReplyRejected(f"no JSON object in {text[:80]!r}")
+    try:
+        return json.loads(text[begin : end + 1], parse_constant=lambda _: None)
+    except (ValueError, RecursionError) as error:
+        raise ReplyRejected(f"{error} in {text[begin : begin + 80]!r}") from None
+
+
+def _check(schema: JsonSchema, value: object, where: str) -> None:
+    """Checks exactly what :func:`schemas.record.json_schema` can say."""
+    if "anyOf" in schema:
+        if value is not None:
+            _check(schema["anyOf"][1], value, where)
+        return
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "object": dict, "array": list, "string": str, "integer": int,
+        "number": (int, float), "boolean": bool,
+    }  # fmt: skip
+    if not isinstance(value, kinds[schema["type"]]):
+        raise ReplyRejected(f"{where} is {type(value).__name__}, not {schema['type']}")
+    if isinstance(value, bool) and schema["type"] != "boolean":
+        raise ReplyRejected(f"{where} is a boolean, not {schema['type']}")
+    if isinstance(value, dict):
+        _check_object(schema, value, where)
+    elif isinstance(value, list):
+        _check_length(value, schema["maxItems"], where)
+        for item in value:
+            _check(schema["items"], item, f"{where}[]")
+    elif isinstance(value, str):
+        _check_length(value, schema.get("maxLength"), where)
+        if "enum" in schema and value not in schema["enum"]:
+            raise ReplyRejected(f"{where} is {value[:40]!r}, none of {', '.join(schema['enum'])}")
+
+
+def _check_object(schema: JsonSchema, value: dict[str, object], where: str) -> None:
+    missing = [name for name in schema["required"] if name not in value]
+    extra = [name for name in value if name not in schema["properties"]]
+    if missing or extra:
+        raise ReplyRejected(f"{where} lacks {missing} and has unknown {extra[:5]}")
+    for name, item in value.items():
+        _check(schema["properties"][name], item, f"{where}.{name}")
+
+
+def _check_length(value: str | list[object], most: int | None, where: str) -> None:
+    if most is not None and len(value) > most:
+        raise ReplyRejected(f"{where} has length {len(value)}, more than {most}")

@@ -1,0 +1,1 @@
+"""Pipelines, one per file; no Kafka in them."""

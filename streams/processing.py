@@ -1,0 +1,299 @@
+"""What one input becomes: decoded, joined, given to the stage, encoded with its lineage.
+
+No Kafka here: the exactly-once loop and the in-memory driver both run a stage through this.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from schemas.codec import codec_for
+from schemas.errors import RecordRejected, Stop, UsageError
+from schemas.message import Lineage, Outgoing, Received, origin_of, record_id
+from schemas.records import DeadLetter, Filtered, Header, Original
+from schemas.topics import Bound, dead_letters_of, filtered_of
+from streams.llm import Llm
+from streams.model import Model
+from streams.stage import AnyTopic, Stage
+
+_KEPT_OF_REFUSED = 64 * 1024
+
+
+def to_original(received: Received) -> Original:
+    """A received record as it is kept inside another one."""
+    headers = [Header(name, value) for name, value in received.headers]
+    return Original(
+        received.topic, received.partition, received.offset, received.timestamp,
+        received.key, received.value, headers,
+    )  # fmt: skip
+
+
+def from_original(original: Original) -> Received:
+    """The inverse of :func:`to_original`."""
+    headers = [(h.name, h.value) for h in original.headers]
+    return Received(
+        original.topic, original.partition, original.offset, original.timestamp,
+        original.key, original.value, headers,
+    )  # fmt: skip
+
+
+class Work:
+    """One input on its way: its stage call, if it gives rise to one, and what it became."""
+
+    __slots__ = ("cause", "dropped", "inputs", "kept", "outgoing", "records")
+
+    def __init__(
+        self, cause: Received, inputs: Sequence[Received] = (), records: Sequence[Any] = ()
+    ) -> None:
+        self.cause = cause
+        """The input whose offset is committed when this is."""
+        self.inputs = inputs
+        """The inputs of the call: the cause alone, or what a join brought together."""
+        self.records = records
+        self.kept: list[Outgoing] = []
+        """Changes of state that go with it."""
+        self.outgoing: list[Outgoing] | None = None
+        """What to write; None until finished."""
+        self.dropped = False
+        """Set when its partition went to another worker: nobody waits for it any more."""
+
+
+class JoinState:
+    """The records of one task (one partition number) that wait for their other halves."""
+
+    def __init__(self, stage: Stage) -> None:
+        assert stage.state is not None
+        self._on = stage.joins_on
+        self._topics = [t.name for t in stage.reads]
+        self._codec = codec_for(Original)
+        self._changelog = stage.state.name
+        self._source = stage.full_name
+        self._ce_type = stage.state.ce_type
+        self._waiting: dict[Any, dict[str, deque[Received]]] = defaultdict(
+            lambda: {name: deque() for name in self._topics}
+        )
+
+    def restore(self, values: Iterable[bytes]) -> None:
+        """Takes up what the changelog holds (values without tombstones)."""
+        halves = [from_original(self._codec.decode(v)) for v in values]
+        for received in sorted(halves, key=lambda r: r.offset):
+            self._waiting[self._match_key(received)][received.topic].append(received)
+
+    def add(self, received: Received) -> Work:
+        """Either keeps a half, or completes a set and gives it to the stage."""
+        match_key = self._match_key(received)
+        slots = self._waiting[match_key]
+        others = [name for name in self._topics if name != received.topic]
+        # a half that waits in the same topic came first and must be matched first
+        if slots[received.topic] or not all(slots[name] for name in others):
+            slots[received.topic].append(received)
+            work = Work(received)
+            work.kept = [self._put(received)]
+            work.outgoing = []
+            return work
+        slots[received.topic].append(received)
+        matched = [slots[name].popleft() for name in self._topics]
+        if not any(slots.values()):
+            del self._waiting[match_key]
+        work = Work(received, matched)
+        work.kept = [self._delete(half) for half in matched if half is not received]
+        return work
+
+    def waiting(self) -> list[Received]:
+        """All halves that wait."""
+        return [r for slots in self._waiting.values() for half in slots.values() for r in half]
+
+    def _match_key(self, received: Received) -> Any:
+        return received.key if self._on == "key" else origin_of(received)
+
+    def _put(self, received: Received) -> Outgoing:
+        value = self._codec.encode(to_original(received))
+        headers = Lineage(self._source, (received,)).headers(self._ce_type, 0, 1)
+        return self._change(received, value, headers)
+
+    def _delete(self, received: Received) -> Outgoing:
+        return self._change(received, None, [])
+
+    def _change(self, received: Received, value: bytes | None, headers: Any) -> Outgoing:
+        key = f"{received.topic}:{received.offset}".encode()
+        return Outgoing(self._changelog, key, value, headers, received.partition)
+
+
+class Processor:
+    """Runs one stage's function on records, bytes in and bytes out."""
+
+    def __init__(
+        self, stage: Stage, model: Model | None, partitions: Mapping[str, int] | None = None
+    ) -> None:
+        """
+        Args:
+            stage: what to run.
+            model: whom its Llm asks; None for a stage without one.
+            partitions: how many partitions each topic really has; by default as declared.
+
+        Raises:
+            UsageError: the stage needs a model and there is none, or its prompt is missing.
+        """
+        self.stage = stage
+        self._model = model
+        if stage.uses_llm and model is None:
+            raise UsageError(f"stage {stage.name} needs a model")
+        if stage.prompt is not None:
+            stage.load_prompt()
+        self._topics = {t.name: t for t in stage.reads}
+        self._codecs = {t.name: codec_for(t.record) for t in stage.reads}
+        self._destinations = {t.record: t for t in reversed(stage.writes)}
+        self._ce_types = {t.name: t.ce_type for t in stage.writes}
+        self._dead_letters = dead_letters_of(stage.pipeline)
+        self._filtered = filtered_of(stage.pipeline)
+        declared = {t.name: t.partitions for t in (*stage.reads, *stage.writes)}
+        self._partitions = declared | dict(partitions or {})
+
+    # --- in -----------------------------------------------------------------------------------
+
+    def accept(self, received: Received, state: JoinState | None = None) -> Work:
+        """Takes an input in, in the order of its task.
+
+        Returns:
+            a work that is finished already (a half that waits, an undecodable record), or one
+            to be :meth:`run`.
+        """
+        try:
+            record = self._codecs[received.topic].decode(received.value)
+        except RecordRejected as error:
+            return self._rejected(Work(received, (received,)), error)
+        if state is None:
+            return Work(received, (received,), (record,))
+        work = state.add(self._with_key(received, record))
+        if work.outgoing is None:
+            work.records = [self._codecs[i.topic].decode(i.value) for i in work.inputs]
+        return work
+
+    def _with_key(self, received: Received, record: Any) -> Received:
+        """A foreign producer may have left the key out; the record may know it."""
+        field = self._topics[received.topic].key
+        if received.key is not None or field is None:
+            return received
+        return Received(
+            received.topic, received.partition, received.offset, received.timestamp,
+            str(getattr(record, field)).encode(), received.value, received.headers,
+        )  # fmt: skip
+
+    # --- the call -----------------------------------------------------------------------------
+
+    async def run(self, work: Work) -> None:
+        """Calls the stage and sets what the work became: outputs, or a dead letter.
+
+        Raises:
+            Stop: what is wrong concerns every record.
+        """
+        llm = self._llm(work) if self.stage.uses_llm else None
+        try:
+            if llm is None:
+                returned = await self.stage.function(*work.records)
+            else:
+                returned = await self.stage.function(*work.records, llm)
+            work.outgoing = self._outputs(work, returned, llm)
+        except (Stop, UsageError):
+            raise
+        except Exception as error:  # a stage's function may raise anything; the record is at fault
+            self._rejected(work, error, llm)
+
+    def _llm(self, work: Work) -> Llm:
+        assert self._model is not None
+        call_id = record_id(self.stage.full_name, *(str(i.position) for i in work.inputs))[:16]
+        return Llm(self._model, self.stage.load_prompt, self.stage.full_name, call_id)
+
+    # --- out ----------------------------------------------------------------------------------
+
+    def _outputs(self, work: Work, returned: Any, llm: Llm | None) -> list[Outgoing]:
+        if returned is None:
+            items: Sequence[Any] = ()
+        else:
+            items = returned if isinstance(returned, list | tuple) else (returned,)
+        lineage = Lineage(self.stage.full_name, work.inputs)
+        if not items:
+            return [self._filtered_mark(work, lineage)]
+        calls = llm.calls if llm is not None else ()
+        outputs = []
+        for part, item in enumerate(items):
+            topic, record = self._destination(item)
+            headers = lineage.headers(self._ce_types[topic.name], part, len(items), calls)
+            outputs.append(self._outgoing(work, topic, record, headers))
+        return outputs
+
+    def _destination(self, item: Any) -> tuple[AnyTopic, Any]:
+        if isinstance(item, Bound):
+            if item.topic.name not in self._ce_types:
+                raise RecordRejected(f"{self.stage.name} does not write {item.topic.name}")
+            return item.topic, item.record
+        try:
+            return self._destinations[type(item)], item
+        except KeyError:
+            raise RecordRejected(
+                f"{self.stage.name} returned {type(item).__name__}, which no topic of it holds"
+            ) from None
+
+    def _outgoing(self, work: Work, topic: AnyTopic, record: Any, headers: Any) -> Outgoing:
+        first = work.inputs[0]
+        if record is work.records[0] and self._codecs[first.topic].is_current(first.value):
+            value = first.value  # passed on as it came: records are immutable
+        else:
+            value = codec_for(topic.record).encode(record)
+        assert value is not None
+        if len(value) > topic.max_bytes:
+            raise RecordRejected(
+                f"the {topic.record.__name__} has {len(value):,} bytes; "
+                f"{topic.name} takes {topic.max_bytes:,}"
+            )
+        key = first.key
+        if topic.key is not None:
+            key = str(getattr(record, topic.key)).encode()
+        same = key == first.key and self._partitions[topic.name] == self._partitions[first.topic]
+        # the same key keeps its partition, whatever partitioner the first producer used
+        return Outgoing(topic.name, key, value, headers, first.partition if same else -1)
+
+    def _filtered_mark(self, work: Work, lineage: Lineage) -> Outgoing:
+        value = codec_for(Filtered).encode(Filtered(self.stage.name, *work.cause.position))
+        headers = lineage.headers(self._filtered.ce_type, 0, 1)
+        return Outgoing(self._filtered.name, work.cause.key, value, headers)
+
+    # --- dead letters -------------------------------------------------------------------------
+
+    def _rejected(self, work: Work, error: Exception, llm: Llm | None = None) -> Work:
+        work.outgoing = [self._dead_letter(work, error, llm)]
+        return work
+
+    def refuse(self, work: Work, reason: str) -> None:
+        """Replaces what a work became by a dead letter, after the broker refused to take it.
+
+        A dead letter that was itself refused is cut.
+        """
+        refused_before = [o.topic for o in work.outgoing or ()] == [self._dead_letters.name]
+        work.outgoing = [self._dead_letter(work, RecordRejected(reason), None, refused_before)]
+
+    def _dead_letter(
+        self, work: Work, error: Exception, llm: Llm | None, cut: bool = False
+    ) -> Outgoing:
+        inputs = [to_original(i) for i in work.inputs or (work.cause,)]
+        letter = DeadLetter(
+            stage=self.stage.name,
+            error=type(error).__name__,
+            message=str(error) or repr(error),
+            attempts=max(1, sum(c.attempts for c in llm.calls) if llm is not None else 1),
+            inputs=[_cut(i) for i in inputs] if cut else inputs,
+        )
+        value = codec_for(DeadLetter).encode(letter)
+        if len(value) > self._dead_letters.max_bytes and not cut:
+            return self._dead_letter(work, error, llm, cut=True)
+        calls = llm.calls if llm is not None else ()
+        lineage = Lineage(self.stage.full_name, work.inputs or (work.cause,))
+        headers = lineage.headers(self._dead_letters.ce_type, 0, 1, calls)
+        return Outgoing(self._dead_letters.name, work.cause.key, value, headers)
+
+
+def _cut(original: Original) -> Original:
+    return Original(
+        original.topic, original.partition, original.offset, original.timestamp,
+        original.key, (original.value or b"")[:_KEPT_OF_REFUSED], original.headers,
+    )  # fmt: skip

@@ -1,0 +1,133 @@
+"""Settings: from the environment, with the embedded Kafka and model as defaults."""
+
+import logging
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_path, user_data_path
+from pydantic import AliasChoices, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from schemas.errors import UsageError
+from streams.local import Status, status
+from streams.model import Model, OpenAIModel
+
+EMBEDDED_MODEL = "SmolLM2-135M-Instruct"
+
+
+class Settings(BaseSettings):
+    """What the environment says. Every field is also documented in ``docs/settings.md``."""
+
+    model_config = SettingsConfigDict(env_prefix="PRESSROOM_", populate_by_name=True)
+
+    bootstrap_servers: str | None = None
+    """Kafka's address, ``host:port,…``; unset: the embedded Kafka."""
+
+    home: Path = Field(default_factory=lambda: user_data_path("pressroom"))
+    """Where the embedded Kafka and the instances keep their state."""
+
+    cache: Path = Field(default_factory=lambda: user_cache_path("pressroom"))
+    """Where downloads are kept; homes share it."""
+
+    model: str = EMBEDDED_MODEL
+    """The model's name at the endpoint."""
+
+    model_timeout: float = Field(default=120.0, gt=0)
+    """Seconds for one request to the model."""
+
+    instance: str | None = None
+    """Name of this worker for its transactional ids; unset: made of host name and a free number."""
+
+    openai_base_url: str | None = Field(
+        default=None, validation_alias=AliasChoices("OPENAI_BASE_URL", "openai_base_url")
+    )
+    """An OpenAI-compatible endpoint; unset: the embedded model."""
+
+    openai_api_key: str = Field(
+        default="none",
+        validation_alias=AliasChoices("OPENAI_API_KEY", "openai_api_key"),
+        repr=False,
+    )
+
+    properties: Path | None = None
+    """A file of librdkafka settings, ``name=value`` lines."""
+
+    @cached_property
+    def embedded(self) -> Status:
+        """What runs under :attr:`home`."""
+        return status(self.home)
+
+    @property
+    def uses_embedded_kafka(self) -> bool:
+        return not self.bootstrap_servers
+
+    @property
+    def uses_embedded_model(self) -> bool:
+        return not self.openai_base_url
+
+    def client_config(self) -> dict[str, Any]:
+        """librdkafka settings for every client.
+
+        Raises:
+            UsageError: the embedded Kafka is wanted and does not run, or the file is malformed.
+        """
+        servers = self.bootstrap_servers or self.embedded.bootstrap_servers
+        if not servers:
+            raise UsageError(
+                "no Kafka: run `pressroom up`, or set PRESSROOM_BOOTSTRAP_SERVERS=host:port"
+            )
+        extra = read_properties(self.properties) if self.properties else {}
+        # librdkafka writes to stderr by itself otherwise, and floods it while a broker is away
+        return {"bootstrap.servers": servers, "logger": logging.getLogger("kafka"), **extra}
+
+    def open_model(self) -> Model:
+        """The model client.
+
+        Raises:
+            UsageError: the embedded model is wanted and does not run.
+        """
+        url = self.openai_base_url or self.embedded.model_url
+        if not url:
+            raise UsageError("no model: run `pressroom up`, or set OPENAI_BASE_URL")
+        return OpenAIModel(url, self.openai_api_key, self.model, self.model_timeout)
+
+
+def load_settings(**given: Any) -> Settings:
+    """The settings, with what the command line gives before what the environment says.
+
+    Raises:
+        UsageError: a value is malformed.
+    """
+    for name in ("PRESSROOM_BOOTSTRAP_SERVERS", "OPENAI_BASE_URL", "PRESSROOM_MODEL"):
+        if os.environ.get(name) == "":
+            del os.environ[name]  # an empty variable means unset, as it does to the shell's ${X:-}
+    try:
+        return Settings(**{k: v for k, v in given.items() if v is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(str(part) for part in first["loc"])
+        raise UsageError(f"setting {name}: {first['msg']}") from None
+
+
+def read_properties(path: Path) -> dict[str, str]:
+    """Reads a client.properties file: ``name=value`` lines; ``#`` and ``!`` begin comments.
+
+    Raises:
+        UsageError: the file can't be read, or a line is no such line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UsageError(f"can't read {path}: {error.strerror}") from None
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        stripped = line.strip()
+        if not stripped or stripped[0] in "#!":
+            continue
+        name, equals, value = stripped.partition("=")
+        if not equals:
+            raise UsageError(f"{path}, line {number}: not of the form name=value")
+        found[name.strip()] = value.strip()
+    return found

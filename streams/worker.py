@@ -1,0 +1,116 @@
+"""A worker: stages run side by side in one process, each by its own exactly-once loop."""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from producers.transactional import TransactionalProducer
+from schemas.errors import PressroomError, Stop
+from streams.admin import check_topics
+from streams.exactly_once import ExactlyOnce
+from streams.instance import Instances
+from streams.model import Model
+from streams.processing import Processor
+from streams.runner import EventLoopThread
+from streams.stage import Stage
+
+log = logging.getLogger(__name__)
+
+GRACE = 20.0
+"""Seconds a leaving worker waits for the calls that are under way."""
+
+
+class Worker:
+    """Runs stages until told to stop, or until one of them has to stop."""
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        config: Mapping[str, Any],
+        model: Model | None,
+        instances: Instances,
+        concurrency: int | None = None,
+    ) -> None:
+        """
+        Args:
+            stages: what to run.
+            config: librdkafka settings.
+            model: for the stages that ask one.
+            instances: gives the transactional ids.
+            concurrency: calls at once of each stage; by default as each says.
+
+        Raises:
+            UsageError: a topic or prompt is missing, or joined topics don't fit.
+        """
+        self._instances = instances
+        self._thread = EventLoopThread()
+        self.loops: list[ExactlyOnce] = []
+        for stage in stages:
+            processor = Processor(stage, model, check_topics(config, stage))
+            producer = TransactionalProducer(config, instances.transactional_id(stage))
+            self.loops.append(ExactlyOnce(processor, producer, config, self._thread, concurrency))
+        self._threads: list[threading.Thread] = []
+        self.failure: PressroomError | None = None
+
+    def start(self) -> None:
+        """Starts every stage's loop in a thread of its own."""
+        self._threads = [
+            threading.Thread(target=self._run, args=(loop,), name=loop.stage.name)
+            for loop in self.loops
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, loop: ExactlyOnce) -> None:
+        try:
+            loop.run(GRACE)
+        except PressroomError as error:
+            self.failure = self.failure or type(error)(f"{loop.stage.name}: {error}")
+        except Exception as error:  # a bug: say which stage, stop the others
+            log.exception("stage %s", loop.stage.name)
+            self.failure = self.failure or Stop(f"{loop.stage.name}: {error!r}")
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """Tells every loop to commit what is finished and to leave."""
+        for loop in self.loops:
+            loop.stop()
+
+    @property
+    def idle(self) -> bool:
+        """Whether every stage has read its topics to the end and has nothing in work."""
+        return all(loop.idle for loop in self.loops)
+
+    @property
+    def running(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads)
+
+    def wait(self, until_idle: float | None = None) -> None:
+        """Returns when all loops have ended.
+
+        Args:
+            until_idle: stop after so many seconds without anything to do; None runs on.
+
+        Raises:
+            PressroomError: why a stage stopped by itself.
+        """
+        idle_since: float | None = None
+        while self.running:
+            time.sleep(0.05)
+            idle_since = (idle_since or time.monotonic()) if self.idle else None
+            if until_idle is not None and idle_since is not None:
+                if time.monotonic() - idle_since >= until_idle:
+                    self.stop()
+        self.close()
+        if self.failure is not None:
+            raise self.failure
+
+    def close(self) -> None:
+        """Waits for the loops' threads; call :meth:`stop` before."""
+        for thread in self._threads:
+            thread.join()
+        self._thread.close()
+        self._instances.release()
