@@ -16,7 +16,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from consumers.reader import DEFAULTS, to_received
+from consumers.reader import DEFAULTS, end_offsets, partitions_of, to_received
 from schemas.codec import codec_for
 from schemas.errors import RecordRejected, RetryLater, Stop
 from schemas.message import Call, Received, calls_in
@@ -48,32 +48,45 @@ class MarkdownSink:
         self._config = DEFAULTS | dict(config) | {"group.id": group, "enable.auto.commit": False}
         self._topic, self._folder, self._on_written = topic, folder, on_written
         self._stopping = threading.Event()
-        self._at_end: set[int] = set()
+        self._reached: dict[int, int] = {}
         self._assigned: set[int] | None = None
-        self.idle = False
-        """Whether everything there is has been written."""
 
     def stop(self) -> None:
         """Makes :meth:`run` return soon. Safe from any thread and signal handler."""
         self._stopping.set()
 
-    def run(self) -> None:
+    def run(self, until_end: bool = False) -> None:
         """Writes until :meth:`stop`.
 
+        Args:
+            until_end: stop by itself when what is there now has been written.
+
         Raises:
+            RetryLater: no broker answers.
             Stop: the folder can't be written to, or the topic not be read.
         """
         self._prepare()
         consumer = Consumer(self._config)
         consumer.subscribe([self._topic.name], on_assign=self._on_assign, on_revoke=self._on_revoke)
+        ends = self._ends() if until_end else {}
         try:
-            while not self._stopping.is_set():
+            while not (self._stopping.is_set() or (until_end and self._has_reached(ends))):
                 first = consumer.poll(0.1)
                 if first is not None:
                     self._write_batch(consumer, [first, *consumer.consume(_BATCH, 0)])
-                self.idle = self._assigned is not None and self._at_end >= self._assigned
         finally:
             consumer.close()
+
+    def _ends(self) -> dict[int, int]:
+        name = self._topic.name
+        count = partitions_of(self._config, [name])[name]
+        ends = end_offsets(self._config, [(name, p) for p in range(count)])
+        return {partition: end for (_, partition), end in ends.items()}
+
+    def _has_reached(self, ends: dict[int, int]) -> bool:
+        if self._assigned is None:
+            return False
+        return all(self._reached.get(p, -1) >= ends[p] for p in self._assigned)
 
     def _prepare(self) -> None:
         try:
@@ -86,7 +99,6 @@ class MarkdownSink:
     def _write_batch(self, consumer: Consumer, messages: list[Message]) -> None:
         records = [to_received(m) for m in messages if self._is_record(m)]
         for received in records:
-            self._at_end.discard(received.partition)
             self._on_written(self._write(received))
         if records:
             _commit(consumer, records)
@@ -96,7 +108,7 @@ class MarkdownSink:
         if error is None:
             return True
         if error.code() == KafkaError._PARTITION_EOF:
-            self._at_end.add(int(message.partition() or 0))
+            self._reached[int(message.partition() or 0)] = int(message.offset() or 0)
         elif error.fatal() or not error.retriable():
             raise Stop(f"can't read {self._topic.name}: {error.str()}")
         return False
@@ -107,7 +119,6 @@ class MarkdownSink:
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         gone = {tp.partition for tp in partitions}
         self._assigned = (self._assigned or set()) - gone
-        self._at_end -= gone
 
     def _write(self, received: Received) -> Path:
         try:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from confluent_kafka import (
@@ -68,18 +69,61 @@ def partitions_of(config: Mapping[str, Any], topics: Collection[str]) -> dict[st
 
 
 def end_offsets(config: Mapping[str, Any], partitions: Collection[Partition]) -> dict[Partition, int]:
-    """The high watermark of each partition: the offset after its last record, committed or not."""
+    """The high watermark of each partition: the offset after its last record, committed or not.
+
+    Raises:
+        RetryLater: no broker answers.
+    """
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    return _list_offsets(config, partitions, latest)
+
+
+def _list_offsets(
+    config: Mapping[str, Any], partitions: Collection[Partition], spec: Any
+) -> dict[Partition, int]:
     if not partitions:
         return {}
-    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    wanted = {TopicPartition(t, p): latest for t, p in partitions}
-    futures = AdminClient(dict(config)).list_offsets(
-        wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_TIMEOUT
+    admin = AdminClient(dict(config))  # a client that is let go of answers no more
+    futures = admin.list_offsets(
+        {TopicPartition(t, p): spec for t, p in partitions},
+        isolation_level=IsolationLevel.READ_UNCOMMITTED,
+        request_timeout=_TIMEOUT,
     )
     try:
         return {(tp.topic, tp.partition): f.result().offset for tp, f in futures.items()}
     except KafkaException as failure:
         raise RetryLater(f"Kafka does not answer: {failure.args[0].str()}") from failure
+
+
+def start_offsets(
+    config: Mapping[str, Any], partitions: Collection[Partition], begin: str
+) -> dict[Partition, int]:
+    """Where to begin in each partition.
+
+    Args:
+        begin: ``earliest``, ``latest``, an offset, or a time in ISO 8601 (UTC if it names no zone).
+
+    Raises:
+        UsageError: it is none of these.
+        RetryLater: no broker answers.
+    """
+    if begin == "earliest":
+        return {}
+    if begin == "latest":
+        return end_offsets(config, partitions)
+    if begin.isdigit():
+        return dict.fromkeys(partitions, int(begin))
+    try:
+        at = datetime.fromisoformat(begin)
+    except ValueError:
+        raise UsageError(
+            f"{begin!r} is neither earliest, latest, an offset nor a time like 2026-01-31T12:00:00Z"
+        ) from None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    spec = OffsetSpec.for_timestamp(int(at.timestamp() * 1000))  # type: ignore[no-untyped-call]
+    found = _list_offsets(config, partitions, spec)
+    ends = end_offsets(config, partitions)
+    return {p: offset if offset >= 0 else ends[p] for p, offset in found.items()}
 
 
 class Reader:
@@ -139,6 +183,11 @@ class Reader:
         if error.retriable():
             return False
         raise RetryLater(f"can't read {message.topic()}: {error.str()}")
+
+    def follow(self) -> Iterator[Received]:
+        """Everything there is, and whatever comes, without end."""
+        while True:
+            yield from self.poll(0.5)
 
     def committed(self, patience: float = 60.0) -> Iterator[Received]:
         """Everything up to the last stable offset, as it is when reached."""

@@ -37,6 +37,8 @@ class Report:
     dead: int = 0
     ids: list[str] = field(default_factory=list)
     """Ids of all documents of the sources, whether added now or before."""
+    dead_ids: list[str] = field(default_factory=list)
+    """The same of what could not become a document."""
 
 
 @dataclass(slots=True)
@@ -88,11 +90,16 @@ class Ingestion:
         self._producer = TransactionalProducer(config, f"{pipeline}.ingest.{topic.name}")
         self._positions: dict[str, SourcePosition] = {}
         self._known: set[str] | None = None
+        self._left: int | None = None
         self._report = Report()
         self._batch = _Batch()
 
-    def run(self, sources: Sequence[Source]) -> Report:
+    def run(self, sources: Sequence[Source], limit: int | None = None) -> Report:
         """Reads what is new in the sources.
+
+        Args:
+            sources: what to read.
+            limit: stop after so many documents, whether new or known; a later run goes on there.
 
         Raises:
             Fenced: another ingestion into this topic began.
@@ -102,6 +109,7 @@ class Ingestion:
         self._patiently(self._producer.open)
         # only after the predecessor is fenced do the positions stand still
         self._positions = self._read_positions()
+        self._left = limit
         sizes = {s.uri: _size(s) for s in sources}
         progress = Progress(0, sum(sizes.values()), 0)
         try:
@@ -122,9 +130,13 @@ class Ingestion:
         same = before is not None and before.fingerprint == fingerprint
         done = before.entries if before is not None and same else 0
         rewritten = before is not None and not same
-        self._report.unchanged += bool(same and before is not None and before.complete)
+        unchanged = before is not None and same and before.complete
+        self._report.unchanged += unchanged
         count = 0
         for entry in read(source):
+            if self._left == 0:
+                return
+            self._left = None if self._left is None else self._left - 1
             count = entry.index + 1
             progress.done += len(entry.text) if isinstance(entry, Entry) else len(entry.raw)
             if entry.index < done:
@@ -136,12 +148,14 @@ class Ingestion:
             if self._batch.full:
                 self._flush()
             self._on_progress(progress)
-        if not (same and before is not None and before.complete):
+        if not unchanged:
             self._place(source, fingerprint, count, complete=True)
 
     def _note(self, source: Source, entry: Entry | Unreadable) -> None:
         if isinstance(entry, Entry):
             self._report.ids.append(_document_id(source, entry))
+        else:
+            self._report.dead_ids.append(_unreadable_id(source, entry.index, entry.raw, entry.reason))
 
     def _add(self, source: Source, entry: Entry | Unreadable, rewritten: bool) -> None:
         outgoing, ce_id = self._outgoing(source, entry)
@@ -155,6 +169,7 @@ class Ingestion:
             self._report.ids.append(ce_id)
         else:
             self._report.dead += 1
+            self._report.dead_ids.append(ce_id)
 
     def _outgoing(self, source: Source, entry: Entry | Unreadable) -> tuple[Outgoing, str]:
         if isinstance(entry, Unreadable):
@@ -171,7 +186,7 @@ class Ingestion:
     def _dead_letter(
         self, source: Source, index: int, raw: bytes, reason: str
     ) -> tuple[Outgoing, str]:
-        ce_id = record_id(source.uri, str(index), raw.hex(), reason)
+        ce_id = _unreadable_id(source, index, raw, reason)
         original = Original(source.uri, -1, index, -1, None, raw[: 64 * 1024], [])
         letter = DeadLetter("ingest", "Unreadable", reason, 1, [original])
         headers = first_headers(ce_id, self._stage, self._dead_letters.ce_type)
@@ -248,6 +263,7 @@ class Ingestion:
         self._report.documents -= 1
         self._report.dead += 1
         self._report.ids.remove(document.id)
+        self._report.dead_ids.append(document.id)
 
     def _patiently(self, step: Callable[[], None]) -> None:
         for attempt in range(_ATTEMPTS):
@@ -262,6 +278,10 @@ class Ingestion:
 
 def _document_id(source: Source, entry: Entry) -> str:
     return record_id(source.uri, str(entry.index), entry.title, entry.text)
+
+
+def _unreadable_id(source: Source, index: int, raw: bytes, reason: str) -> str:
+    return record_id(source.uri, str(index), raw.hex(), reason)
 
 
 def _fingerprint(source: Source) -> str:

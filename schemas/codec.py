@@ -16,7 +16,7 @@ from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.schema import fingerprint as avro_fingerprint
 
 from schemas.errors import DecodeError, RecordRejected
-from schemas.record import Schema, binding_of, canonical
+from schemas.record import Schema, binding_of, bound, canonical
 
 R = TypeVar("R")
 
@@ -128,13 +128,6 @@ def codec_for(cls: type[R]) -> Codec[R]:
     return codec
 
 
-@cache
-def _name_of(mark: bytes) -> str:
-    _remember_history()
-    schema = _known.get(mark)
-    return "" if schema is None else str(schema["name"])
-
-
 def describe(value: bytes | None) -> tuple[str, dict[str, Any] | None]:
     """The full name and plain data of any record whose schema is known; for people to look at.
 
@@ -142,13 +135,20 @@ def describe(value: bytes | None) -> tuple[str, dict[str, Any] | None]:
     """
     if value is None or not value.startswith(MAGIC) or len(value) < _HEADER:
         return "", None
-    mark = value[len(MAGIC) : _HEADER]
-    name = _name_of(mark)
-    if not name:
+    schema = _any_schema(value[len(MAGIC) : _HEADER])
+    if schema is None:
         return "", None
     stream = BytesIO(value)
     stream.seek(_HEADER)
     try:
-        return name, cast(dict[str, Any], schemaless_reader(stream, _known[mark], None))
-    except Exception:
+        return str(schema["name"]), cast(dict[str, Any], schemaless_reader(stream, schema, None))
+    except Exception:  # damaged bytes fail in any way
         return "", None
+
+
+def _any_schema(mark: bytes) -> Any:
+    if mark not in _known:
+        _remember_history()
+        for cls in bound:
+            codec_for(cls)
+    return _known.get(mark)

@@ -33,6 +33,9 @@ JsonSchema = dict[str, Any]
 Convert = Callable[[Any], Any]
 R = TypeVar("R")
 
+bound: list[type] = []
+"""Every record class there is."""
+
 DEFAULT_MAX_LENGTH = 600
 """Characters a model may write into a string field that states no bound."""
 
@@ -96,6 +99,7 @@ def record(
         expanded = derived if avsc is None else _contract(made, derived, avsc)
         schema = cast(Schema, _define_once(expanded, set()))
         binding = Binding(schema, expanded, _to_avro(made), _from_avro(made))
+        bound.append(made)
         made.__avro__ = binding  # type: ignore[attr-defined]
         return made
 

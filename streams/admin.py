@@ -70,7 +70,8 @@ def committed_offsets(config: Mapping[str, Any], stage: Stage) -> dict[Partition
     counts = partitions_of(config, [t.name for t in stage.reads])
     found = {(t, p): 0 for t, count in counts.items() for p in range(count)}
     request = [ConsumerGroupTopicPartitions(stage.group)]
-    futures = AdminClient(dict(config)).list_consumer_group_offsets(
+    admin = AdminClient(dict(config))  # a client that is let go of answers no more
+    futures = admin.list_consumer_group_offsets(
         request, require_stable=True, request_timeout=_TIMEOUT
     )
     try:

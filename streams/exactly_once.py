@@ -193,7 +193,7 @@ class ExactlyOnce:
         self._runner.submit([work for work in accepted if work.outgoing is None])
 
     def _accept_some(self, most: int) -> list[Work]:
-        busy = self._in_work() > 0
+        busy = self.in_work > 0
         first = self._consumer.poll(0 if busy else _IDLE_POLL)
         if first is None:
             if busy:
@@ -233,13 +233,15 @@ class ExactlyOnce:
     def _room(self) -> int:
         if self._waiting_bytes >= MAX_WAITING_BYTES:
             return 0
-        return self._most_waiting - self._in_work()
+        return self._most_waiting - self.in_work
 
-    def _in_work(self) -> int:
+    @property
+    def in_work(self) -> int:
+        """Inputs taken in and not committed yet."""
         return sum(len(task.queue) for task in self._tasks.values())
 
     def _is_idle(self) -> bool:
-        return self._assigned and not self._in_work() and self._at_end >= self._partitions
+        return self._assigned and not self.in_work and self._at_end >= self._partitions
 
     def _pause(self) -> None:
         if not self._paused:
@@ -371,7 +373,7 @@ class ExactlyOnce:
 
     def _finish_within(self, grace: float) -> None:
         until = time.monotonic() + grace
-        while self._in_work() and time.monotonic() < until:
+        while self.in_work and time.monotonic() < until:
             self._commit()
             self._check()
             if _unfinished(self._tasks.values()):

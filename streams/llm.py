@@ -62,7 +62,7 @@ class Llm:
         self.calls.append(Call(f"{self._call_id}.{number}", self._stage, chosen.name, "", 0, 0, 0))
         problem = ""
         for seed in range(REPLIES):
-            request = Request(rendered, reply.__name__, schema, seed)
+            request = Request(rendered, reply.__name__, schema, longest(schema), seed)
             completion = await patiently(lambda r=request: self._model.complete(r))  # type: ignore[misc]
             self._count(number, completion)
             try:
@@ -79,6 +79,25 @@ class Llm:
             call.completion_tokens + completion.completion_tokens,
             call.attempts + 1,
         )  # fmt: skip
+
+
+def longest(schema: JsonSchema) -> int:
+    """The most tokens a reply under a schema can take, in any script.
+
+    It guards against endpoints that ignore the schema; under the schema a reply ends by itself.
+    """
+    if "anyOf" in schema:
+        return longest(schema["anyOf"][1])
+    match schema["type"]:
+        case "object":
+            return 8 + sum(8 + longest(s) for s in schema["properties"].values())
+        case "array":
+            return 4 + int(schema["maxItems"]) * longest(schema["items"])
+        case "string" if "enum" in schema:
+            return max(len(symbol) for symbol in schema["enum"])
+        case "string":
+            return 4 + 3 * int(schema["maxLength"])
+    return 24
 
 
 def parse_reply(reply: type[R], schema: JsonSchema, text: str) -> R:

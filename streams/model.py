@@ -31,6 +31,7 @@ class Request:
     prompt: Rendered
     name: str
     schema: JsonSchema
+    max_tokens: int
     seed: int = 0
 
 
@@ -106,7 +107,7 @@ class OpenAIModel:
                 {"role": "system", "content": prompt.system},
                 {"role": "user", "content": prompt.user},
             ],
-            max_tokens=prompt.max_tokens,
+            max_tokens=request.max_tokens,
             temperature=prompt.temperature,
             seed=request.seed,
             response_format={

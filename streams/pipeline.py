@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from schemas.errors import UsageError
-from schemas.topics import dead_letters_of, filtered_of, sources_of
+from schemas.records import Document
+from schemas.topics import Topic, dead_letters_of, filtered_of, sources_of
 from streams.stage import AnyTopic, Reads, Stage, StageFunction, Writes, declare
 
 F = TypeVar("F", bound=StageFunction)
@@ -95,6 +96,24 @@ class Pipeline:
             if topic.name in (name, f"{self.name}.{name}"):
                 return topic
         raise UsageError(f"no topic {name!r} in {self.name}; `pressroom topology` lists them")
+
+    def entry(self, name: str | None = None) -> Topic[Document]:
+        """Where documents come in: the topic of this name, or the one that no stage writes.
+
+        Raises:
+            UsageError: it does not hold documents, or it takes a name to say which.
+        """
+        written = {t.name for s in self.stages.values() for t in s.writes}
+        open_ones = [t for t in self.data_topics if t.name not in written and t.record is Document]
+        chosen = [self.topic(name)] if name is not None else open_ones
+        if len(chosen) != 1:
+            names = ", ".join(t.name for t in open_ones) or "none"
+            raise UsageError(f"say which topic takes documents, with --topic (there: {names})")
+        if chosen[0].record is not Document:
+            raise UsageError(
+                f"{chosen[0].name} holds {chosen[0].record.__name__}; ingestion writes Document"
+            )
+        return chosen[0]
 
     def select(self, names: Iterable[str]) -> list[Stage]:
         """The stages of these names; for a topic's name, all stages that read it.

@@ -3,7 +3,7 @@
 ``summarise@3.md`` lies in the folder ``prompts`` beside the pipeline's module. A file has two blocks
 and, where wanted, parameters::
 
-    {% set max_tokens = 60 %}
+    {% set temperature = 0.5 %}
     {% block system %}You are an editor. Answer in JSON.{% endblock %}
     {% block user %}Summarise: {{ text | excerpt(900) }}{% endblock %}
 
@@ -55,7 +55,6 @@ class Rendered:
 
     system: str
     user: str
-    max_tokens: int
     temperature: float
 
 
@@ -97,7 +96,6 @@ class Prompt:
             return Rendered(
                 self._block("system", variables),
                 self._block("user", variables),
-                int(getattr(parameters, "max_tokens", 256)),
                 float(getattr(parameters, "temperature", 0.2)),
             )
         except jinja2.UndefinedError as error:

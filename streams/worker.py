@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from producers.transactional import TransactionalProducer
@@ -88,18 +88,22 @@ class Worker:
     def running(self) -> bool:
         return any(thread.is_alive() for thread in self._threads)
 
-    def wait(self, until_idle: float | None = None) -> None:
+    def wait(
+        self, until_idle: float | None = None, on_tick: Callable[[], None] = lambda: None
+    ) -> None:
         """Returns when all loops have ended.
 
         Args:
             until_idle: stop after so many seconds without anything to do; None runs on.
+            on_tick: called several times a second.
 
         Raises:
             PressroomError: why a stage stopped by itself.
         """
         idle_since: float | None = None
         while self.running:
-            time.sleep(0.05)
+            time.sleep(0.1)
+            on_tick()
             idle_since = (idle_since or time.monotonic()) if self.idle else None
             if until_idle is not None and idle_since is not None:
                 if time.monotonic() - idle_since >= until_idle:

@@ -50,7 +50,7 @@ def discover(
     that may not be listed, and when standard input cannot be stored.
     """
     sources: dict[str, Source] = {}
-    for path in paths:
+    for path in dict.fromkeys(paths):  # standard input can be read only once
         if path == "-":
             found = [_standard_input(stdin or sys.stdin.buffer, spool, format)]
         else:
@@ -61,10 +61,10 @@ def discover(
 
 
 def _file_source(path: Path, format: Format | None) -> Source:
-    suffix = path.suffix.lower()
-    # Not Path.resolve, which raises on a symlink loop.
-    resolved = Path(os.path.realpath(path))
-    return Source(resolved.as_uri(), resolved, format or _SUFFIXES.get(suffix, Format.TEXT))
+    resolved = Path(os.path.realpath(path))  # Path.resolve would raise on a symlink loop
+    suffixes = (path.suffix.lower(), resolved.suffix.lower())
+    by_name = next((_SUFFIXES[suffix] for suffix in suffixes if suffix in _SUFFIXES), Format.TEXT)
+    return Source(resolved.as_uri(), resolved, format or by_name)
 
 
 def _files(path: str) -> Iterator[Path]:

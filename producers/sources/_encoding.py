@@ -21,10 +21,11 @@ _BOMS: Final = (  # UTF-32 first: its little-endian mark begins with that of UTF
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 # The single- and multi-byte encodings still met in the wild. Python knows more, among them EBCDIC
-# tables that make "text" of any bytes, and codecs that are slow on purpose-made input.
-_LEGACY: Final = (
-    "cp1252 cp1250 cp1251 cp1253 cp1254 cp1255 cp1256 cp1257 cp1258 cp874 cp866 koi8_r koi8_u "
-    "iso8859_2 iso8859_7 iso8859_15 mac_roman gb18030 big5 cp932 euc_jp cp949"
+# tables that make "text" of any bytes, and codecs that are slow on purpose-made input. Where two
+# fit equally well (letters are few, or the text is short), the one named earlier is taken.
+_LEGACY: Final = (  # noqa: SIM905
+    "cp1252 gb18030 big5 cp932 euc_jp cp949 cp1251 cp1250 cp1253 cp1254 cp1255 cp1256 cp1257 "
+    "cp1258 cp874 cp866 koi8_r koi8_u iso8859_2 iso8859_7 iso8859_15 mac_roman"
 ).split()
 # What a page says and what browsers take it for, where the two differ (WHATWG Encoding Standard).
 _WEB_ALIASES: Final = {
@@ -47,7 +48,8 @@ _WEB: Final = frozenset(
     | {f"iso8859-{part}" for part in (3, 4, 5, 6, 8, 10, 13, 14, 16)}
 )
 _CONTROL_BYTES: Final = bytes([*range(9), *range(14, 27), *range(28, 32), 127])
-_CONTROLS: Final = {code: None for code in (*range(32), 127, 0xFEFF)} | {
+_CONTROLS: Final[dict[int, str | None]] = {
+    **dict.fromkeys((*range(32), 127, 0xFEFF)),
     ord("\n"): "\n",
     ord("\t"): "\t",
     ord("\v"): "\n",
@@ -144,18 +146,17 @@ def _guess(sample: bytes) -> str:
     if not matches:
         raise NotText("is binary, or in an encoding that cannot be told")
     best = matches[0]
-    # Where letters are few, several tables fit equally well; the commonest is then the best guess.
-    western = any(
-        match.encoding == "cp1252"
-        and match.chaos <= best.chaos
-        and match.coherence >= best.coherence - 0.05
+    fitting = {
+        name
         for match in matches
-    )
-    return "cp1252" if western else best.encoding
+        if match.chaos <= best.chaos and match.coherence >= best.coherence - 0.05
+        for name in match.could_be_from_charset
+    }
+    return next(encoding for encoding in _LEGACY if encoding in fitting)
 
 
 def _whole_lines(sample: bytes) -> bytes:
-    """Without its first and last line if it was cut out of more, which may begin inside a letter."""
+    """Without its first and last line if it was cut out of more, which may be half letters."""
     whole = b"\n".join(sample.split(b"\n")[1:-1]) if len(sample) >= _CHUNK else sample
     return sample if whole.isascii() else whole
 

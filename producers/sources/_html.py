@@ -23,13 +23,15 @@ from producers.sources._types import Found
 
 _DROPPED: Final = frozenset({"script", "style", "noscript", "template", "title"})
 _NO_TITLE: Final = (_DROPPED - {"title"}) | {"svg"}
-_SPACED: Final = frozenset("p h1 h2 h3 h4 h5 h6 blockquote pre table ul ol dl".split())
+_SPACED: Final = frozenset("p h1 h2 h3 h4 h5 h6 blockquote pre table ul ol dl".split())  # noqa: SIM905
 _PARAGRAPHS: Final = frozenset(
-    "address article aside blockquote body caption center details dialog div dl fieldset "
-    "figcaption figure footer form h1 h2 h3 h4 h5 h6 header hgroup hr main menu nav ol p pre "
-    "search section table ul".split()
+    (  # noqa: SIM905
+        "address article aside blockquote body caption center details dialog div dl fieldset "
+        "figcaption figure footer form h1 h2 h3 h4 h5 h6 header hgroup hr main menu nav ol p pre "
+        "search section table ul"
+    ).split()
 )
-_LINES: Final = frozenset("br dd dt legend li option summary tr".split())
+_LINES: Final = frozenset("br dd dt legend li option summary tr".split())  # noqa: SIM905
 _CELLS: Final = frozenset({"td", "th"})
 _SPACE: Final = re.compile(r"[ \t\n\r\f]+")
 _BLANK_LINES: Final = re.compile(r"\n{3,}")
@@ -58,8 +60,9 @@ def _soup(markup: str) -> BeautifulSoup:
     with warnings.catch_warnings():  # "looks like a file name", "looks like XML": not for our user
         warnings.simplefilter("ignore")
         try:
-            return BeautifulSoup(clean(markup), "html.parser")
-        except (ParserRejectedMarkup, RecursionError):
+            # Not html.parser: unclosed tags keep it busy for hours (quadratic time in 3.11).
+            return BeautifulSoup(clean(markup), "lxml")
+        except ParserRejectedMarkup:
             raise NotText("is not HTML that can be parsed") from None
 
 

@@ -240,8 +240,9 @@ def _csv_row(row: _Row, names: list[str]) -> Found | Flaw:
     if row.problem:
         return Flaw(row.raw, f"{row.where} {row.problem}")
     if len(row.cells) != len(names):
-        counts = f"{len(row.cells)} columns; the header has {len(names)}"
-        return Flaw(row.raw, f"{row.where} has {counts}")
+        wrong = "few" if len(row.cells) < len(names) else "many"
+        counts = f"{len(row.cells)}, where the header has {len(names)}"
+        return Flaw(row.raw, f"{row.where} has too {wrong} columns: {counts}")
     return _document(row.where, row.raw, zip(names, row.cells, strict=True))
 
 

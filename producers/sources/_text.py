@@ -37,7 +37,7 @@ def _front_matter(text: str) -> tuple[str, str]:
     if not block or block.end() > _TITLE_WITHIN:
         return "", text
     try:
-        # The base loader makes nothing but strings, lists and dicts: no date can be out of range.
+        # Safer than safe_load: nothing but strings, lists and dicts, so no date is out of range.
         fields = yaml.load(block[1], yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError):
         return "", text

@@ -57,14 +57,14 @@ newsroom = Pipeline("newsroom")
 class Points:
     """What the model writes into an outline."""
 
-    points: Annotated[list[Annotated[str, Text(max=90)]], Text(max=3)]
+    points: Annotated[list[Annotated[str, Text(max=70)]], Text(max=3)]
 
 
 @record
 class Body:
     """What the model writes into a draft."""
 
-    text: Annotated[str, Text(max=500)]
+    text: Annotated[str, Text(max=420)]
 
 
 @record

@@ -1,0 +1,214 @@
+"""The proof: from the topics alone, that every input came out exactly once.
+
+Every record a stage writes names the inputs it was made from (``ce_inputs``), and a committed offset
+says how far the stage got. So of each committed input it can be asked: is it in an output, in a dead
+letter, in a join's state waiting for its other half, or marked as filtered? Nowhere is *missing*, more
+than one output of the same part is a *duplicate*. Counted is what a read-committed reader sees.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from consumers.reader import Partition, read_settled
+from schemas.message import Position, Received, calls_in, inputs_of
+from streams.admin import committed_offsets
+from streams.pipeline import Pipeline
+from streams.stage import Stage
+
+SHOWN = 20
+"""How many missing or doubled inputs a report names."""
+
+
+@dataclass(slots=True)
+class StageAudit:
+    """What became of one stage's inputs; counts are of records.
+
+    ``inputs`` are committed; ``unread`` are in the topics and not committed yet. ``calls`` are the
+    completions behind what the stage wrote; ``repaid``, those that were paid for again, can't be
+    told from these topics and is None.
+    """
+
+    stage: str
+    inputs: int = 0
+    outputs: int = 0
+    dead: int = 0
+    missing: int = 0
+    duplicates: int = 0
+    calls: int = 0
+    repaid: int | None = None
+    filtered: int = 0
+    waiting: int = 0
+    unread: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.missing and not self.duplicates
+
+
+@dataclass(slots=True)
+class Audit:
+    """The report on a pipeline. ``ok`` holds when no stage lost or doubled anything."""
+
+    stages: list[StageAudit]
+
+    @property
+    def ok(self) -> bool:
+        return all(stage.ok for stage in self.stages)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"ok": self.ok, "stages": [asdict(stage) for stage in self.stages]}
+
+
+class _Evidence:
+    """What the topics say about one stage."""
+
+    def __init__(self, stage: Stage, committed: Mapping[Partition, int]) -> None:
+        self.report = StageAudit(stage.name)
+        self._committed = committed
+        self._read = {t.name for t in stage.reads}
+        self._inputs: set[Position] = set()
+        self._accounted: Counter[Position] = Counter()
+        self._parts: dict[Position, Counter[str]] = defaultdict(Counter)
+        self._expected: dict[Position, int] = {}
+        self._waiting: dict[bytes | None, list[Position]] = {}
+        self._calls: set[str] = set()
+
+    def see_input(self, received: Received) -> None:
+        if received.topic not in self._read:
+            return
+        if self._is_committed(received.position):
+            self._inputs.add(received.position)
+        else:
+            self.report.unread += 1
+
+    def see_output(self, received: Received) -> None:
+        self.report.outputs += 1
+        self._see_outcome(received, "output")
+
+    def see_dead_letter(self, received: Received) -> None:
+        self.report.dead += 1
+        self._see_outcome(received, "dead")
+
+    def see_filtered(self, received: Received) -> None:
+        self.report.filtered += 1
+        self._see_outcome(received, "filtered")
+
+    def see_state(self, received: Received) -> None:
+        # a changelog: the last record of a key counts, a tombstone takes it away
+        if received.value is None:
+            self._waiting.pop(received.key, None)
+        else:
+            self._waiting[received.key] = inputs_of(received.headers)
+
+    def conclude(self) -> StageAudit:
+        for position in (p for positions in self._waiting.values() for p in positions):
+            if self._is_committed(position):
+                self.report.waiting += 1
+                self._parts[position]["waiting 0/1"] += 1
+                self._expected[position] = 1
+        report = self.report
+        report.inputs = len(self._inputs)
+        self._judge("missing", self._inputs - self._parts.keys())
+        self._judge("missing", {p for p, n in self._expected.items() if len(self._parts[p]) < n})
+        self._judge(
+            "duplicates",
+            {
+                p
+                for p, parts in self._parts.items()
+                if max(parts.values()) > 1 or len(parts) > self._expected[p]
+            },
+        )
+        return report
+
+    def _judge(self, what: str, positions: set[Position]) -> None:
+        setattr(self.report, what, getattr(self.report, what) + len(positions))
+        room = SHOWN - len(self.report.examples)
+        self.report.examples += [f"{what}: {position}" for position in sorted(positions)[:room]]
+
+    def _see_outcome(self, received: Received, kind: str) -> None:
+        part = (dict(received.headers).get("ce_part") or b"0/1").decode("ascii", "replace")
+        for position in inputs_of(received.headers):
+            if self._is_committed(position):
+                self._parts[position][f"{kind} {part}"] += 1
+                self._expected[position] = _count_in(part)
+        self._see_calls(received)
+
+    def _see_calls(self, received: Received) -> None:
+        source = (dict(received.headers).get("ce_source") or b"").decode("utf-8", "replace")
+        for call in calls_in(received.headers):
+            if call.stage == source and call.id not in self._calls:
+                self._calls.add(call.id)
+                self.report.calls += call.attempts
+                self.report.prompt_tokens += call.prompt_tokens
+                self.report.completion_tokens += call.completion_tokens
+
+    def _is_committed(self, position: Position) -> bool:
+        return position.offset < self._committed.get((position.topic, position.partition), 0)
+
+
+def _count_in(part: str) -> int:
+    _, _, count = part.partition("/")
+    return int(count) if count.isdigit() else 1
+
+
+def audit(
+    config: Mapping[str, Any],
+    pipeline: Pipeline,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Audit:
+    """Audits a pipeline, whether its workers run or not.
+
+    Args:
+        config: librdkafka settings.
+        pipeline: what to audit.
+        on_progress: told the number of records read so far.
+
+    Raises:
+        UsageError: a topic does not exist.
+        RetryLater: no broker answers, or a transaction stays open.
+    """
+    # offsets first: whatever they cover is in the topics by then
+    evidence = {s.name: _Evidence(s, committed_offsets(config, s)) for s in pipeline.stages.values()}
+    records = _counted(read_settled(config, [t.name for t in pipeline.topics]), on_progress)
+    _look_at(records, pipeline, evidence)
+    return Audit([e.conclude() for e in evidence.values()])
+
+
+def _counted(
+    records: Iterable[Received], on_progress: Callable[[int], None]
+) -> Iterable[Received]:
+    count = 0
+    for count, received in enumerate(records, 1):
+        if count % 1000 == 0:
+            on_progress(count)
+        yield received
+    on_progress(count)
+
+
+def _look_at(
+    records: Iterable[Received], pipeline: Pipeline, evidence: Mapping[str, _Evidence]
+) -> None:
+    states = {s.state.name: evidence[s.name] for s in pipeline.stages.values() if s.state}
+    dead, filtered = pipeline.dead_letters.name, pipeline.filtered.name
+    prefix = f"{pipeline.name}/"
+    for received in records:
+        if received.topic in states:
+            states[received.topic].see_state(received)
+            continue
+        for stage_evidence in evidence.values():
+            stage_evidence.see_input(received)
+        source = (dict(received.headers).get("ce_source") or b"").decode("utf-8", "replace")
+        writer = evidence.get(source.removeprefix(prefix)) if source.startswith(prefix) else None
+        if writer is None:
+            continue
+        if received.topic == dead:
+            writer.see_dead_letter(received)
+        elif received.topic == filtered:
+            writer.see_filtered(received)
+        else:
+            writer.see_output(received)

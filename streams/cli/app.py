@@ -1,0 +1,53 @@
+"""The commands by name; each is defined in the module that says what it is about."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from streams.cli import demo, inspect, local, run
+from streams.cli.context import DEFAULT_APP, options
+
+app = typer.Typer(
+    name="pressroom",
+    help="LLM stages as exactly-once stream processors on Apache Kafka.",
+    epilog="Begin with: pressroom demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def common(
+    app_name: Annotated[
+        str,
+        typer.Option("--app", metavar="MODULE:PIPELINE", help="The pipeline to work with."),
+    ] = DEFAULT_APP,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="librdkafka settings, name=value lines."),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    options.app, options.properties, options.verbose = app_name, config, verbose
+
+
+topics = typer.Typer(help="Topics of the pipeline.", no_args_is_help=True, rich_markup_mode=None)
+dead = typer.Typer(help="Dead letters.", no_args_is_help=True, rich_markup_mode=None)
+
+app.command()(demo.demo)
+app.command()(local.up)
+app.command()(local.down)
+app.command()(local.status)
+app.add_typer(topics, name="topics")
+topics.command("create")(run.create)
+app.command()(inspect.topology)
+app.command()(run.ingest)
+app.command()(run.worker)
+app.command()(run.sink)
+app.command()(inspect.tail)
+app.add_typer(dead, name="dead")
+dead.command("list")(inspect.dead_list)
+dead.command("show")(inspect.dead_show)
+app.command()(inspect.audit)

@@ -1,0 +1,101 @@
+"""What every command shares: settings, the pipeline, output."""
+
+import json
+import logging
+import os
+import sys
+from base64 import b64encode
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from schemas.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from streams.pipeline import Pipeline
+    from streams.settings import Settings
+
+DEFAULT_APP = "streams.pipelines.newsroom:newsroom"
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document as the last line of output.")
+]
+
+
+@dataclass
+class Options:
+    """What was given before the command's name."""
+
+    app: str = DEFAULT_APP
+    properties: Path | None = None
+    verbose: bool = False
+
+
+options = Options()
+
+
+def settings() -> "Settings":
+    """The settings, from the environment and the command line."""
+    from streams.settings import load_settings
+
+    _log_to_stderr()
+    return load_settings(properties=options.properties)
+
+
+def pipeline() -> "Pipeline":
+    """The pipeline that ``--app`` names.
+
+    Raises:
+        UsageError: there is none, or it can't be imported.
+    """
+    from streams.pipeline import Pipeline
+
+    module_name, colon, name = options.app.partition(":")
+    if not colon:
+        raise UsageError(f"--app {options.app!r} is not of the form module:pipeline")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = import_module(module_name)
+    except ImportError as error:
+        raise UsageError(f"can't import {module_name}: {error}") from None
+    found = getattr(module, name, None)
+    if not isinstance(found, Pipeline):
+        raise UsageError(f"{module_name} has no pipeline named {name!r}")
+    found.check()
+    return found
+
+
+def console() -> "Console":
+    """Where people read: standard error, so that standard output stays for data."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def emit(data: Any) -> None:
+    """Prints data as one line of JSON on standard output."""
+    typer.echo(json.dumps(data, default=_plain, ensure_ascii=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return {"base64": b64encode(value).decode()}
+    return str(value)
+
+
+def _log_to_stderr() -> None:
+    level = logging.INFO if options.verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
+    # the client's own log says what its errors say again, many times a second while a broker is away
+    logging.getLogger("kafka").setLevel(logging.INFO if options.verbose else logging.CRITICAL)
+    for name in ("httpx", "httpx2", "httpcore", "openai"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,180 @@
+"""What looks at topics: ``topology``, ``tail``, ``dead list``, ``dead show`` and ``audit``."""
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streams.cli.context import Json, console, emit, pipeline, settings
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from schemas.message import Received
+    from streams.audit import Audit
+
+
+def topology(json: Json = False) -> None:
+    """Show the graph: stages, topics and what connects them.
+
+    Example: pressroom --app notes:notes topology
+    """
+    graph = pipeline().topology()
+    if json:
+        emit(graph)
+        return
+    stages = _table("Stage", "reads", "writes", "prompt")
+    for stage in graph["stages"]:
+        stages.add_row(
+            stage["name"], "\n".join(stage["reads"]), "\n".join(stage["writes"]), stage["prompt"]
+        )
+    topics = _table("Topic", "schema", "key", "partitions")
+    for topic in graph["topics"]:
+        topics.add_row(topic["name"], topic["schema"], topic["key"] or "", str(topic["partitions"]))
+    screen = console()
+    screen.print(stages)
+    screen.print(topics)
+
+
+def tail(
+    topic: Annotated[str, typer.Argument(help="A topic; the pipeline's prefix may be left out.")],
+    begin: Annotated[
+        str,
+        typer.Option(
+            "--from", help="earliest, latest, an offset, or a time like 2026-01-31T12:00:00Z."
+        ),
+    ] = "earliest",
+    most: Annotated[int | None, typer.Option("--max", min=1, help="Stop after so many.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more.")] = False,
+    json: Json = False,
+) -> None:
+    """Print a topic's committed records as JSON lines.
+
+    Example: pressroom tail articles --max 3
+    """
+    from consumers.reader import Reader, partitions_of, start_offsets
+
+    config = settings().client_config()
+    name = pipeline().topic(topic).name
+    partitions = [(name, p) for p in range(partitions_of(config, [name])[name])]
+    count = 0
+    with Reader(config, partitions, start_offsets(config, partitions, begin)) as reader:
+        records = reader.follow() if follow else reader.committed()
+        for received in records:
+            emit(_to_json(received))
+            count += 1
+            if count == most:
+                break
+    if json:
+        emit({"topic": name, "records": count})
+
+
+def _to_json(received: "Received") -> dict[str, Any]:
+    from schemas.codec import describe
+
+    schema, value = describe(received.value)
+    return {
+        "topic": received.topic,
+        "partition": received.partition,
+        "offset": received.offset,
+        "timestamp": received.timestamp,
+        "key": received.key,
+        "headers": {name: text for name, text in received.headers},
+        "schema": schema or None,
+        "value": received.value if value is None else value,
+    }
+
+
+def dead_list(json: Json = False) -> None:
+    """List the dead letters.
+
+    Example: pressroom dead list --json
+    """
+    from consumers.dead_letters import dead_letters
+
+    letters = list(dead_letters(settings().client_config(), pipeline().dead_letters))
+    if json:
+        emit({"dead_letters": [letter.to_json() for letter in letters]})
+        return
+    table = _table("Id", "stage", "key", "when", "why")
+    for letter in letters:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter.received.timestamp / 1000))
+        why = f"{letter.letter.error}: {letter.letter.message}"
+        table.add_row(letter.id, letter.letter.stage, letter.key[:16], when, why)
+    screen = console()
+    screen.print(table if letters else "No dead letters.")
+
+
+def dead_show(
+    letter_id: Annotated[str, typer.Argument(metavar="ID", help="As `dead list` shows it.")],
+    json: Json = False,
+) -> None:
+    """Show one dead letter with its original records.
+
+    Example: pressroom dead show 0:12
+    """
+    from rich.pretty import Pretty
+
+    from consumers.dead_letters import dead_letter
+
+    letter = dead_letter(settings().client_config(), pipeline().dead_letters, letter_id)
+    if json:
+        emit(letter.to_json())
+    else:
+        console().print(Pretty(letter.to_json(), max_string=2000))
+
+
+def audit(json: Json = False) -> None:
+    """Prove from the topics that every input came out exactly once. Exit status 1 if not.
+
+    Example: pressroom audit --json
+    """
+    from streams.audit import audit as run_audit
+
+    config, chosen = settings().client_config(), pipeline()
+    with console().status("Reading topics") as line:
+        report = run_audit(config, chosen, lambda n: line.update(f"Reading topics: {n:,} records"))
+    if json:
+        emit(report.to_json())
+    else:
+        print_audit(report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+_COUNTS = ("inputs", "outputs", "dead", "filtered", "waiting", "unread", "missing", "duplicates")
+_SOMETIMES = ("dead", "filtered", "waiting", "unread")
+
+
+def print_audit(report: "Audit") -> None:
+    """Shows an audit as a table, with what is wrong below it."""
+    shown = [n for n in _COUNTS if n not in _SOMETIMES or any(getattr(s, n) for s in report.stages)]
+    table = _table("Stage", *shown, "calls", "tokens in/out")
+    for column in table.columns:
+        column.no_wrap = True
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for s in report.stages:
+        counts = [f"{getattr(s, name):,}" for name in shown]
+        tokens = f"{s.prompt_tokens:,}/{s.completion_tokens:,}" if s.calls else ""
+        table.add_row(s.stage, *counts, f"{s.calls:,}" if s.calls else "", tokens)
+    screen = console()
+    screen.print(table)
+    for s in report.stages:
+        for example in s.examples:
+            screen.print(f"{s.stage}: {example}")
+    screen.print(
+        "Audit: every committed input came out exactly once."
+        if report.ok
+        else "Audit FAILED: inputs are missing or doubled, see above."
+    )
+
+
+def _table(*columns: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

@@ -1,0 +1,247 @@
+"""What moves records: ``topics create``, ``ingest``, ``worker`` and ``sink``."""
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streams.cli.context import Json, console, emit, pipeline, settings
+
+if TYPE_CHECKING:
+    from producers.ingest import Progress, Report
+    from streams.pipeline import Pipeline
+    from streams.settings import Settings
+    from streams.worker import Worker
+
+
+def create(json: Json = False) -> None:
+    """Create the topics that the pipeline needs and that are missing.
+
+    Example: pressroom topics create
+    """
+    from streams.admin import create_topics
+
+    created = create_topics(settings().client_config(), pipeline().topics)
+    if json:
+        emit({"created": created})
+    else:
+        console().print("\n".join(created) if created else "All topics exist.")
+
+
+def ingest(
+    paths: Annotated[
+        list[str], typer.Argument(help="Files and folders; - is standard input.", metavar="PATH…")
+    ],
+    topic: Annotated[
+        str | None, typer.Option("--topic", help="Where to; by default the pipeline's first topic.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Read documents into a topic, exactly once: text, Markdown, HTML, JSONL, CSV.
+
+    Interrupted and run again it resumes; run twice it adds nothing.
+
+    Example: pressroom ingest articles/ notes.jsonl
+    """
+    from streams.admin import create_topics
+
+    chosen = pipeline()
+    config = settings().client_config()
+    create_topics(config, chosen.topics)
+    report = ingest_paths(config, chosen, paths, topic)
+    if json:
+        emit(
+            {
+                "sources": report.sources,
+                "unchanged": report.unchanged,
+                "documents": report.documents,
+                "dead": report.dead,
+            }
+        )
+        return
+    console().print(
+        f"{report.documents} documents and {report.dead} dead letters from {report.sources} sources "
+        f"({report.unchanged} unchanged)."
+    )
+
+
+def ingest_paths(
+    config: dict[str, Any],
+    chosen: "Pipeline",
+    paths: list[str],
+    topic: str | None = None,
+    limit: int | None = None,
+) -> "Report":
+    """Ingests paths with a progress bar; see :class:`producers.ingest.Ingestion`."""
+    import tempfile
+
+    from consumers.reader import read_settled
+    from producers.ingest import Ingestion
+    from producers.sources import SourceError, discover
+    from schemas.errors import UsageError
+
+    target = chosen.entry(topic)
+    with tempfile.TemporaryDirectory(prefix="pressroom-") as spool, _ingest_bar() as moved:
+        try:
+            sources = discover(paths, sys.stdin.buffer, Path(spool))
+        except SourceError as error:
+            raise UsageError(str(error)) from None
+        ingestion = Ingestion(
+            config,
+            chosen.name,
+            target,
+            chosen.sources,
+            chosen.dead_letters,
+            lambda topics: read_settled(config, topics),
+            moved,
+        )
+        return ingestion.run(sources, limit)
+
+
+class _ingest_bar:  # noqa: N801 - used like a function
+    """A progress bar with rate and time left; calling it moves it."""
+
+    def __enter__(self) -> Callable[["Progress"], None]:
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        self._bar = Progress(
+            TextColumn("Reading documents"), BarColumn(), TextColumn("{task.fields[documents]} new"),
+            TransferSpeedColumn(), TimeRemainingColumn(), console=console(), transient=True,
+        )  # fmt: skip
+        self._task = self._bar.add_task("", total=None, documents=0)
+        self._bar.start()
+        return self._move
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def _move(self, progress: "Progress") -> None:
+        self._bar.update(
+            self._task,
+            completed=progress.done,
+            total=max(progress.total, progress.done, 1),
+            documents=progress.documents,
+        )
+
+
+def _complete_stage(incomplete: str) -> list[str]:
+    return [name for name in pipeline().stages if name.startswith(incomplete)]
+
+
+def worker(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            help="Stages; a topic stands for all stages that read it; 'all' for every stage.",
+            metavar="STAGE-OR-TOPIC…",
+            autocompletion=_complete_stage,
+        ),
+    ],
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Calls at once, for each stage.")
+    ] = None,
+    until_idle: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="SECONDS", help="Leave after so long without work."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run stages until told to stop (Ctrl-C or SIGTERM): what is finished is committed first.
+
+    Start as many workers as you like, anywhere; Kafka shares the partitions out.
+
+    Example: pressroom worker classify annotate --until-idle 10
+    """
+    from streams.admin import create_topics
+
+    chosen, current = pipeline(), settings()
+    config = current.client_config()
+    stages = list(chosen.stages.values()) if names == ["all"] else chosen.select(names)
+    create_topics(config, chosen.topics)
+    running = start_worker(current, config, stages, concurrency)
+    _stop_on_signals(running.stop)
+    try:
+        with console().status("") as line:
+            running.wait(until_idle, lambda: line.update(_counts(running)))
+    finally:
+        report = [{"stage": x.stage.name, "committed": x.committed} for x in running.loops]
+        console().print(_counts(running) + " inputs committed.")
+    if json:
+        emit({"stages": report})
+
+
+def start_worker(
+    current: "Settings", config: dict[str, Any], stages: list[Any], concurrency: int | None
+) -> "Worker":
+    """Makes and starts a worker of this process."""
+    from streams.instance import Instances
+    from streams.worker import Worker
+
+    model = current.open_model() if any(s.uses_llm for s in stages) else None
+    instances = Instances(current.home, current.instance)
+    made = Worker(stages, config, model, instances, concurrency)
+    made.start()
+    return made
+
+
+def _counts(running: "Worker") -> str:
+    return "  ".join(f"{loop.stage.name} {loop.committed}" for loop in running.loops)
+
+
+def _stop_on_signals(stop: Callable[[], None]) -> None:
+    def handle(number: int, _: object) -> None:
+        stop()
+        signal.signal(number, signal.SIG_DFL)  # the second time is for the impatient
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
+
+
+def sink(
+    into: Annotated[Path, typer.Option("--into", metavar="DIR", help="Folder for the files.")],
+    topic: Annotated[str, typer.Argument(help="A topic of articles.")] = "articles",
+    until_end: Annotated[
+        bool, typer.Option("--until-end", help="Leave when everything there is has been written.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Write articles as Markdown files with front matter, each exactly once.
+
+    Example: pressroom sink --into articles/
+    """
+    config, chosen = settings().client_config(), pipeline()
+    written = write_articles(config, chosen, topic, into, until_end)
+    if json:
+        emit({"folder": str(into.resolve()), "written": written})
+    else:
+        console().print(f"{written} files written to {into.resolve()}.")
+
+
+def write_articles(
+    config: dict[str, Any], chosen: "Pipeline", topic: str, into: Path, until_end: bool
+) -> int:
+    """Runs the Markdown sink; gives how many files it wrote."""
+    from consumers.markdown import MarkdownSink
+    from schemas.errors import UsageError
+    from schemas.message import record_id
+    from schemas.records import Article
+
+    target = chosen.topic(topic)
+    if target.record is not Article:
+        raise UsageError(f"{target.name} holds {target.record.__name__}; the sink writes articles")
+    # one group a folder: each folder gets everything
+    group = f"{chosen.name}.markdown.{record_id(str(into.resolve()))[:8]}"
+    written: list[Path] = []
+    writer = MarkdownSink(config, target, group, into, written.append)
+    _stop_on_signals(writer.stop)
+    writer.run(until_end)
+    return len(written)
