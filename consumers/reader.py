@@ -120,7 +120,7 @@ def start_offsets(
             f"{begin!r} is neither earliest, latest, an offset nor a time like 2026-01-31T12:00:00Z"
         ) from None
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    spec = OffsetSpec.for_timestamp(int(at.timestamp() * 1000))  # type: ignore[no-untyped-call]
+    spec = OffsetSpec.for_timestamp(int(at.timestamp() * 1000))
     found = _list_offsets(config, partitions, spec)
     ends = end_offsets(config, partitions)
     return {p: offset if offset >= 0 else ends[p] for p, offset in found.items()}

@@ -166,9 +166,9 @@ def _split_annotated(hint: object) -> tuple[object, Text]:
     return hint, Text()
 
 
-def _avro_type(annotation: object, text: Text, enum_name: str, namespace: str) -> Any:
+def _avro_type(annotation: Any, text: Text, enum_name: str, namespace: str) -> Any:
     if annotation in _PRIMITIVES:
-        name = _PRIMITIVES[cast(type, annotation)]
+        name = _PRIMITIVES[annotation]
         return {"type": name, "maxLength": text.max} if text.max and name == "string" else name
     if is_record(annotation):
         return binding_of(annotation).expanded

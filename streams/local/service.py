@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -91,6 +92,9 @@ class Service(ABC):
     def prepare(self, cache: Path, ports: tuple[int, ...]) -> None:  # noqa: B027
         """What must be done before each start."""
 
+    def ended(self, command: list[str]) -> None:  # noqa: B027
+        """What must be done after a process with this command line ended by itself when asked."""
+
     def port(self) -> int | None:
         """The port it listens on, or None when it does not run."""
         state = self._state()
@@ -156,16 +160,17 @@ class Service(ABC):
         """Stops it, gently first. True when there was something to stop."""
         import psutil
 
-        process = _find(self._state(), self.mark)
+        state = self._state()
+        process = _find(state, self.mark)
         if process is not None:
-            try:
+            with suppress(psutil.NoSuchProcess):  # it ended by itself
+                command = process.cmdline()
                 process.terminate()
-                process.wait(STOP_SECONDS)
-            except psutil.TimeoutExpired:
-                process.kill()
-                process.wait(STOP_SECONDS)
-            except psutil.NoSuchProcess:
-                pass  # it ended by itself
+                if self._await_end(state):
+                    self.ended(command)
+                else:
+                    process.kill()
+                    self._await_end(state)
         self._forget()
         return process is not None
 
@@ -203,6 +208,15 @@ class Service(ABC):
                 raise Interrupted
         if _find(state, self.mark) is None:
             raise _Died  # it was another program that answered
+
+    def _await_end(self, state: State) -> bool:
+        # psutil's own wait goes on until the process's parent has noticed, which may be never
+        deadline = time.monotonic() + STOP_SECONDS
+        while _find(state, self.mark) is not None:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
 
     def _state(self) -> State:
         try:

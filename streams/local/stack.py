@@ -41,7 +41,7 @@ class Status:
 
 def status(home: Path) -> Status:
     """What runs now. Takes milliseconds and changes nothing."""
-    home = home.absolute()
+    home = home.resolve()
     kafka, model = Kafka(home).port(), Model(home).port()
     return Status(
         running=bool(kafka or model),
@@ -69,7 +69,7 @@ def up(
     """
     from rich.console import Console
 
-    home, cache = home.absolute(), cache.absolute()
+    home, cache = home.resolve(), cache.resolve()
     console = console or Console(stderr=True)
     wanted: list[Service] = [Kafka(home)] if kafka else []
     wanted += [Model(home)] if model else []
@@ -92,7 +92,7 @@ def down(home: Path) -> bool:
     """
     from rich.console import Console
 
-    home = home.absolute()
+    home = home.resolve()
     if not (home / "run").exists():
         return False
     with disk_errors(home, "PRESSROOM_HOME"), _hold(home, Console(stderr=True)):
@@ -108,7 +108,7 @@ def purge(home: Path) -> None:
     """
     from rich.console import Console
 
-    kafka = Kafka(home.absolute())
+    kafka = Kafka(home.resolve())
     if not kafka.folder.exists():
         return
     with disk_errors(home, "PRESSROOM_HOME"), _hold(kafka.home, Console(stderr=True)):

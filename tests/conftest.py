@@ -1,0 +1,49 @@
+"""Fixtures that all tests share: a real Kafka, embedded by default."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.config import client_config
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--kafka",
+        default="embedded",
+        help="embedded (default), or external:HOST:PORT for a Kafka that runs already",
+    )
+
+
+@pytest.fixture(scope="session")
+def bootstrap_servers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The address of a real Kafka."""
+    wanted: str = request.config.getoption("--kafka")
+    kind, _, address = wanted.partition(":")
+    if kind == "external" and address:
+        yield address
+    elif wanted == "embedded":
+        yield from _embedded(tmp_path_factory.mktemp("home"))
+    else:
+        raise pytest.UsageError(f"--kafka={wanted}: embedded, or external:HOST:PORT")
+
+
+def _embedded(home: Path) -> Iterator[str]:
+    from streams import local
+    from streams.settings import Settings
+
+    status = local.up(home, Settings().cache, model=False)
+    assert status.bootstrap_servers is not None
+    yield status.bootstrap_servers
+    local.down(home)
+
+
+@pytest.fixture(scope="session")
+def kafka(bootstrap_servers: str) -> dict[str, object]:
+    """librdkafka settings for that Kafka."""
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    return client_config(bootstrap_servers)

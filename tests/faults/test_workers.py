@@ -1,0 +1,99 @@
+"""Workers that are killed, paused, added and taken away: outputs stay exactly once, in order."""
+
+import signal
+import time
+
+import pytest
+
+from tests.faults.conftest import Bench
+
+UNTIL_IDLE = ("--until-idle", "3")
+
+
+def _wait_for(bench: Bench, topic: str, count: int) -> None:
+    until = time.monotonic() + 60
+    while bench.committed_outputs(topic) < count:
+        assert time.monotonic() < until, bench.workers.log()[-3000:]
+        time.sleep(0.1)
+
+
+def _finish(bench: Bench) -> None:
+    assert bench.workers.run("all", *UNTIL_IDLE) == 0, bench.workers.log()[-3000:]
+    bench.check()
+
+
+def test_killed_twice_in_the_middle(bench: Bench) -> None:
+    bench.write(300)
+    for outputs in (60, 150):
+        worker = bench.workers.start("all")
+        _wait_for(bench, "answers", outputs)
+        bench.workers.signal(worker, signal.SIGKILL)
+    _finish(bench)
+    # without a ledger a kill repeats what was in work: at most four times the concurrency
+    assert len(bench.model.bills) <= 300 + 2 * 4 * 16
+
+
+def test_terminated_in_the_middle_pays_for_nothing_twice(bench: Bench) -> None:
+    bench.write(200)
+    worker = bench.workers.start("all")
+    _wait_for(bench, "answers", 50)
+    bench.workers.signal(worker, signal.SIGTERM)
+    assert worker.wait(60) == 0
+    _finish(bench)
+    assert sorted(bench.model.bills) == sorted(t for ts in bench.texts.values() for t in ts)
+
+
+def test_one_worker_two_workers_one_worker(bench: Bench) -> None:
+    bench.write(300)
+    first = bench.workers.start("all")
+    _wait_for(bench, "answers", 40)
+    second = bench.workers.start("all")
+    _wait_for(bench, "answers", 120)
+    bench.workers.signal(first, signal.SIGTERM)
+    assert first.wait(60) == 0
+    bench.write(50)
+    _wait_for(bench, "answers", 200)
+    bench.workers.signal(second, signal.SIGTERM)
+    assert second.wait(60) == 0
+    _finish(bench)
+
+
+def test_a_second_worker_killed_while_calls_are_in_flight(bench: Bench) -> None:
+    bench.write(300)
+    bench.workers.start("all")
+    second = bench.workers.start("all")
+    _wait_for(bench, "answers", 80)
+    bench.workers.signal(second, signal.SIGKILL)
+    _wait_for(bench, "answers", 100)
+    bench.workers.signal(bench.workers.running[0], signal.SIGTERM)
+    _finish(bench)
+
+
+def test_the_endpoint_is_overloaded_and_then_recovers(bench: Bench) -> None:
+    bench.model.fault = lambda n: (429, {"retry-after": "0"}) if n % 3 == 0 else None
+    bench.write(60)
+    _finish(bench)
+    assert len(bench.model.bills) == 60
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_a_refused_key_stops_the_worker_and_loses_nothing(bench: Bench, status: int) -> None:
+    bench.model.fault = lambda _: (status, {})
+    bench.write(20)
+    assert bench.workers.run("ask", *UNTIL_IDLE) == 1
+    assert "OPENAI_" in bench.workers.log()
+    bench.model.fault = lambda _: None
+    _finish(bench)
+
+
+def test_the_same_instance_started_twice_leaves_one(bench: Bench) -> None:
+    bench.workers._environment["PRESSROOM_INSTANCE"] = "same"
+    bench.write(200)
+    first = bench.workers.start("ask")
+    _wait_for(bench, "answers", 20)
+    second = bench.workers.start("ask")
+    assert first.wait(60) == 1
+    assert "took over" in bench.workers.log()
+    bench.workers.signal(second, signal.SIGTERM)
+    assert second.wait(60) == 0
+    _finish(bench)

@@ -1,0 +1,46 @@
+"""Worker processes, to be killed."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+
+class Workers:
+    """Starts ``pressroom worker`` processes and sees to it that none is left."""
+
+    def __init__(self, environment: dict[str, str], app: str, home: Path) -> None:
+        self._environment = os.environ | environment | {"PRESSROOM_HOME": str(home)}
+        self._app = app
+        self._logs = home / "workers.log"
+        home.mkdir(parents=True, exist_ok=True)
+        self.running: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *arguments: str) -> "subprocess.Popen[bytes]":
+        """Starts a worker: stages, and options as on the command line."""
+        with self._logs.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "streams.cli", "--app", self._app, "worker", *arguments],
+                env=self._environment, stdout=log, stderr=log,
+            )  # fmt: skip
+        self.running.append(process)
+        return process
+
+    def run(self, *arguments: str, timeout: float = 180) -> int:
+        """Runs a worker to its end; gives its exit status."""
+        return self.start(*arguments).wait(timeout)
+
+    def signal(self, process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+        process.send_signal(number)
+        if number is signal.SIGKILL:
+            process.wait(30)
+
+    def close(self) -> None:
+        for process in self.running:
+            if process.poll() is None:
+                process.kill()
+                process.wait(30)
+
+    def log(self) -> str:
+        return self._logs.read_text(errors="replace") if self._logs.exists() else ""
