@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TRANSACTION_TIMEOUT = 20.0
+TRANSACTION_TIMEOUT = 10.0
 """Seconds after which the broker aborts a transaction on its own; below the group's session."""
 
 _STEP_TIMEOUT = 30.0

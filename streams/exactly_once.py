@@ -50,6 +50,9 @@ MAX_WAITING_BYTES = 64 * 1024 * 1024
 REVOKE_BUDGET = 5.0
 """Seconds a revocation waits for calls that are under way, to commit rather than repeat them."""
 
+SESSION_TIMEOUT = 15.0
+"""Seconds without a heartbeat after which the group gives a worker's partitions to others."""
+
 _IDLE_POLL = 0.1
 _BUSY_WAIT = 0.005
 _ABORT_PAUSE = 1.0
@@ -174,6 +177,7 @@ class ExactlyOnce:
         return (
             reader.DEFAULTS
             | {"partition.assignment.strategy": "cooperative-sticky" if alone else "range"}
+            | {"session.timeout.ms": int(SESSION_TIMEOUT * 1000)}
             | self._config
             | {"group.id": self.stage.group, "enable.auto.commit": False}
         )

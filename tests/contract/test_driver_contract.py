@@ -110,7 +110,11 @@ def test_an_exception_becomes_a_dead_letter_with_the_original(make_driver: MakeD
     driver.run()
     (letter,) = driver.dead_letters
     line = driver.received(words.lines)[0]
-    assert (letter.stage, letter.error, letter.message) == ("split", "ValueError", "no exclamations")
+    assert (letter.stage, letter.error, letter.message) == (
+        "split",
+        "ValueError",
+        "no exclamations",
+    )
     assert (letter.inputs[0].key, letter.inputs[0].value) == (line.key, line.value)
     assert [(h.name, h.value) for h in letter.inputs[0].headers] == line.headers
     assert driver.records(words.words) == [Word("fine")]

@@ -50,7 +50,7 @@ class Bench:
     def committed_outputs(self, topic: str) -> int:
         """How many records a topic has now, for tests that strike in the middle."""
         found = getattr(self.module, topic)
-        return sum(oracle._ends(self.servers, found.name).values())
+        return sum(oracle.ends(self.servers, found.name).values())
 
     def check(self) -> None:
         """Oracles A and D on every topic of the pipeline."""

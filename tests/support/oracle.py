@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import fastavro
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 _PATIENCE = 60.0
 
@@ -48,20 +48,22 @@ def _consumer(servers: str, isolation: str, group: str = "oracle") -> Consumer:
             "enable.auto.commit": False,
             "isolation.level": isolation,
             "auto.offset.reset": "earliest",
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": 50,
         }
     )
 
 
-def _ends(servers: str, topic: str) -> dict[int, int]:
-    """The high watermarks, uncommitted records included."""
+def ends(servers: str, topic: str) -> dict[int, int]:
+    """The high watermark of each partition: uncommitted and control records included."""
     consumer = _consumer(servers, "read_uncommitted")
     partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
-    ends = {
+    found = {
         p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=30)[1]
         for p in partitions
     }
     consumer.close()
-    return ends
+    return found
 
 
 def read(
@@ -69,47 +71,38 @@ def read(
 ) -> list[Seen]:
     """Every record of a topic, decoded with a schema that was read from a contract.
 
-    Reads on until each partition's position has passed the end it had at the beginning; a position
-    can pass only when the transactions before it have ended.
+    Reads on until each partition's end of file lies at or after the end it had at the beginning,
+    which it does only when the transactions before it have ended.
     """
-    ends = _ends(servers, topic)
     parsed = fastavro.parse_schema(dict(schema))
+    messages = _drain(servers, topic, dict.fromkeys(ends(servers, topic), 0), isolation)
+    return sorted((_seen(m, parsed) for m in messages), key=lambda s: (s.partition, s.offset))
+
+
+def _drain(servers: str, topic: str, start: Mapping[int, int], isolation: str) -> list[Any]:
+    """All messages from the given offsets to the present ends."""
+    wanted = ends(servers, topic)
     consumer = _consumer(servers, isolation)
-    consumer.assign([TopicPartition(topic, p, 0) for p in ends])
-    seen: list[Seen] = []
+    consumer.assign([TopicPartition(topic, p, offset) for p, offset in start.items()])
+    reached = dict.fromkeys(start, -1)
+    messages = []
     until = time.monotonic() + _PATIENCE
-    while not _passed(servers, topic, ends, consumer):
+    while any(reached[p] < wanted[p] for p in start):
         assert time.monotonic() < until, f"{topic} did not settle within {_PATIENCE:g} s"
-        for message in consumer.consume(500, 0.3):
-            assert message.error() is None, message.error()
-            seen.append(_seen(message, parsed))
+        for message in [consumer.poll(0.2), *consumer.consume(1000, 0)]:
+            error = message.error() if message is not None else None
+            if message is None:
+                continue
+            if error is None:
+                messages.append(message)
+                continue
+            assert error.code() == KafkaError._PARTITION_EOF, error
+            partition, offset = message.partition(), message.offset()
+            assert partition is not None
+            assert offset is not None
+            reached[partition] = offset
     consumer.close()
-    return sorted(seen, key=lambda s: (s.partition, s.offset))
-
-
-def _passed(servers: str, topic: str, ends: Mapping[int, int], consumer: Consumer) -> bool:
-    positions = consumer.position([TopicPartition(topic, p) for p in ends])
-    behind = {p.partition for p in positions if max(p.offset, 0) < ends[p.partition]}
-    if not behind:
-        return True
-    # a position does not move over control records; the last stable offset tells that nothing is
-    # left before the end but those
-    stable = {
-        p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=30)[1] for p in behind
-    }
-    if any(stable[p] < ends[p] for p in behind):
-        return False
-    return not _anything_left(servers, topic, consumer, behind)
-
-
-def _anything_left(servers: str, topic: str, consumer: Consumer, behind: set[int]) -> bool:
-    probe = _consumer(servers, "read_committed", "oracle-probe")
-    at = {p.partition: max(p.offset, 0) for p in consumer.position(
-        [TopicPartition(topic, p) for p in behind])}  # fmt: skip
-    probe.assign([TopicPartition(topic, p, offset) for p, offset in at.items()])
-    found = probe.consume(1, 1.5)
-    probe.close()
-    return bool(found)
+    return messages
 
 
 def _seen(message: Any, schema: Any) -> Seen:
@@ -142,28 +135,15 @@ def judge(seen: Iterable[Seen], expected: Mapping[str, list[Any]], name: str) ->
     return violations
 
 
-def uncommitted(servers: str, group: str, topics: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """Oracle D: partitions whose committed offset is not their end, with both offsets.
-
-    A transaction's control record lies after its data, so an offset that is behind counts only if
-    records are left there.
-    """
+def uncommitted(servers: str, group: str, topics: Iterable[str]) -> dict[str, int]:
+    """Oracle D: for each partition with committed records after the group's offset, how many."""
     consumer = _consumer(servers, "read_committed", group)
     wrong = {}
     for topic in topics:
-        ends = _ends(servers, topic)
-        committed = consumer.committed([TopicPartition(topic, p) for p in ends], timeout=30)
-        for tp in committed:
-            offset = max(tp.offset, 0)
-            if offset < ends[tp.partition] and _records_from(servers, topic, tp.partition, offset):
-                wrong[f"{topic}:{tp.partition}"] = (offset, ends[tp.partition])
+        partitions = [TopicPartition(topic, p) for p in ends(servers, topic)]
+        committed = consumer.committed(partitions, timeout=30)
+        start = {tp.partition: max(tp.offset, 0) for tp in committed}
+        left = Counter(m.partition() for m in _drain(servers, topic, start, "read_committed"))
+        wrong |= {f"{topic}:{p}": count for p, count in left.items()}
     consumer.close()
     return wrong
-
-
-def _records_from(servers: str, topic: str, partition: int, offset: int) -> bool:
-    probe = _consumer(servers, "read_committed", "oracle-probe")
-    probe.assign([TopicPartition(topic, partition, offset)])
-    found = probe.consume(1, 1.5)
-    probe.close()
-    return bool(found)

@@ -15,13 +15,19 @@ class Workers:
         self._app = app
         self._logs = home / "workers.log"
         home.mkdir(parents=True, exist_ok=True)
+        # a killed worker's partitions move on sooner than by default
+        self._properties = home / "client.properties"
+        self._properties.write_text("session.timeout.ms=6000\n")
         self.running: list[subprocess.Popen[bytes]] = []
 
     def start(self, *arguments: str) -> "subprocess.Popen[bytes]":
         """Starts a worker: stages, and options as on the command line."""
         with self._logs.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "streams.cli", "--app", self._app, "worker", *arguments],
+                [
+                    sys.executable, "-m", "streams.cli", "--app", self._app,
+                    "--config", str(self._properties), "worker", *arguments,
+                ],
                 env=self._environment, stdout=log, stderr=log,
             )  # fmt: skip
         self.running.append(process)

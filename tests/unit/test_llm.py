@@ -19,7 +19,7 @@ from schemas.record import (
     json_schema,
     record,
 )
-from schemas.records import Classification, Entity, Headline
+from schemas.records import Headline
 from streams.llm import REPLIES, Llm, longest, parse_reply
 from streams.memory import Answer, ScriptedModel
 from streams.prompts import Prompt
@@ -183,7 +183,7 @@ def test_an_extra_field_is_named() -> None:
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
 def test_what_is_no_json_number_is_rejected(number: str) -> None:
-    with pytest.raises(ReplyRejected, match="Opinion.share is NoneType, not number"):
+    with pytest.raises(ReplyRejected, match=r"Opinion\.share is NoneType, not number"):
         parse(json.dumps(GOOD).replace("0.5", number), Opinion)
 
 
@@ -263,25 +263,9 @@ def test_the_longest_reply_is_bounded_by_the_schema() -> None:
     assert small < large < 10_000
 
 
-@pytest.mark.parametrize("reply", [Headline, Classification, Opinion, Entity])
-def test_the_longest_reply_has_room_for_full_strings_in_any_script(reply: type) -> None:
-    def fill(schema: dict[str, Any]) -> object:
-        if "anyOf" in schema:
-            return fill(schema["anyOf"][1])
-        match schema["type"]:
-            case "object":
-                return {name: fill(s) for name, s in schema["properties"].items()}
-            case "array":
-                return [fill(schema["items"])] * int(schema["maxItems"])
-            case "string":
-                return (
-                    max(schema["enum"], key=len) if "enum" in schema else "語" * schema["maxLength"]
-                )
-        return 1
-
-    schema = json_schema(binding_of(reply).expanded)
-    characters = len(json.dumps(fill(schema), ensure_ascii=False))
-    assert longest(schema) >= characters
+@pytest.mark.parametrize("most", [1, 50, 3000])
+def test_a_string_has_room_for_its_bound_in_a_script_of_three_bytes(most: int) -> None:
+    assert longest({"type": "string", "maxLength": most}) >= len(("語" * most).encode())
 
 
 def test_an_array_counts_for_all_its_items() -> None:
@@ -294,7 +278,10 @@ def test_an_array_counts_for_all_its_items() -> None:
 
 # --- asking ----------------------------------------------------------------------------------
 
-TEMPLATE = "{% set temperature = 0.3 %}{% block system %}s{% endblock %}{% block user %}Say {{ text }}{% endblock %}"
+TEMPLATE = (
+    "{% set temperature = 0.3 %}"
+    "{% block system %}s{% endblock %}{% block user %}Say {{ text }}{% endblock %}"
+)
 
 
 def prompts(name: str | None) -> Prompt:

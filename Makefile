@@ -1,0 +1,40 @@
+# Every target does all its own set-up; it needs Python 3.11 or newer and make.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help install demo test lint faults bench clean
+
+help:
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+
+install: $(STAMP) ## set everything up in .venv
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pressroom needs Python 3.11 or newer; set PYTHON=…")'
+	@test -x $(BIN)/python || { echo "Setting up .venv (once)…"; $(PYTHON) -m venv .venv; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=24.1'
+	@echo "Installing Pressroom and what it needs (once, about a minute)…"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP) ## documents in, articles out, on a real Kafka and a real model
+	@$(BIN)/pressroom demo
+
+test: $(STAMP) ## all tests, on an embedded Kafka
+	$(BIN)/pytest
+
+faults: $(STAMP) ## the fault tests alone
+	$(BIN)/pytest tests/faults
+
+lint: $(STAMP) ## ruff, mypy and the layout
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP) ## throughput, latency and slow calls beside a hand-written loop
+	@$(BIN)/python -m benchmarks
+
+clean: ## remove what the other targets made here
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

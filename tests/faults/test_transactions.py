@@ -1,0 +1,235 @@
+"""Transactions that go wrong: a real producer, made to fail at a chosen step."""
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
+
+from producers.transactional import TransactionalProducer
+from schemas.codec import codec_for
+from schemas.errors import Fenced, PressroomError
+from schemas.message import Outgoing
+from schemas.record import schema_of
+from schemas.records import DeadLetter
+from schemas.topics import Topic
+from streams import Llm, Pipeline, ScriptedModel, record
+from streams.admin import create_topics
+from streams.exactly_once import ExactlyOnce
+from streams.model import Request
+from streams.processing import Processor
+from streams.runner import EventLoopThread
+from tests.support import oracle
+from tests.support.config import unique
+
+COUNT = 40
+
+
+@record(namespace="transactions")
+class Item:
+    text: str
+
+
+class Faulty:
+    """A producer that fails when a step is called for the n-th time, and else does as it is told."""
+
+    def __init__(
+        self, config: dict[str, Any], step: str, at: int, error: KafkaError, *, after: bool
+    ) -> None:
+        self._producer = Producer(config)
+        self._step, self._left, self._error, self._after = step, at, error, after
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._producer, name)
+        return self._failing(method) if name == self._step else method
+
+    def _failing(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            self._left -= 1
+            if self._left:
+                return method(*args)
+            if self._after:
+                method(*args)
+            raise KafkaException(self._error)
+
+        return call
+
+
+class Case:
+    """A stage with a model, its loop, and what should come out."""
+
+    def __init__(self, config: dict[str, Any], servers: str) -> None:
+        name = unique("transactions")
+        self.config, self.servers = config, servers
+        self.items = Topic(f"{name}.items", Item)
+        self.results = Topic(f"{name}.results", Item)
+        self.pipeline = Pipeline(name)
+
+        @self.pipeline.stage(reads=self.items, writes=self.results, prompt="answer@1")
+        async def answer(item: Item, llm: Llm) -> Item:
+            return await llm(Item, text=item.text)
+
+        create_topics(config, self.pipeline.topics)
+        self.model = ScriptedModel(self._echo)
+        self.thread = EventLoopThread()
+        self._write()
+
+    @staticmethod
+    def _echo(request: Request) -> dict[str, str]:
+        return {"text": request.prompt.user}
+
+    def _write(self) -> None:
+        producer = TransactionalProducer(self.config, unique("writer"))
+        producer.open()
+        encode = codec_for(Item).encode
+        producer.commit(
+            Outgoing(self.items.name, f"k{n % 3}".encode(), encode(Item(str(n))), [])
+            for n in range(COUNT)
+        )
+
+    def run(self, make: Callable[[dict[str, Any]], Any] = Producer) -> None:
+        """Runs the loop until it is idle; raises what stopped it."""
+        (stage,) = self.pipeline.stages.values()
+        producer = TransactionalProducer(self.config, unique("loop"), make)
+        loop = ExactlyOnce(Processor(stage, self.model), producer, self.config, self.thread, 4)
+        failure: list[PressroomError] = []
+
+        def work() -> None:
+            try:
+                loop.run()
+            except PressroomError as error:
+                failure.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        tick = threading.Event()
+        for _ in range(600):
+            tick.wait(0.1)
+            if loop.idle or not thread.is_alive():
+                break
+        loop.stop()
+        thread.join()
+        if failure:
+            raise failure[0]
+
+    def check(self) -> None:
+        expected = {f"k{k}": [str(n) for n in range(COUNT) if n % 3 == k] for k in range(3)}
+        seen = oracle.read(self.servers, self.results.name, schema_of(Item))
+        assert not (bad := oracle.judge(seen, expected, "text")), bad
+        (stage,) = self.pipeline.stages.values()
+        assert not oracle.uncommitted(self.servers, stage.group, [self.items.name])
+
+
+@pytest.fixture
+def case(kafka: dict[str, Any], bootstrap_servers: str) -> Iterator[Case]:
+    made = Case(kafka, bootstrap_servers)
+    yield made
+    made.thread.close()
+
+
+def _abortable() -> KafkaError:
+    return KafkaError(KafkaError._STATE, "to order", txn_requires_abort=True)
+
+
+def _timeout() -> KafkaError:
+    return KafkaError(KafkaError._TIMED_OUT, "to order")
+
+
+def _once(step: str, at: int, error: KafkaError, *, after: bool = False) -> Callable[..., Any]:
+    """Builds a producer that fails once; its successors don't."""
+    made: list[Faulty] = []
+
+    def make(config: dict[str, Any]) -> Any:
+        if made:
+            return Producer(config)
+        made.append(Faulty(config, step, at, error, after=after))
+        return made[0]
+
+    return make
+
+
+@pytest.mark.parametrize("step", ["send_offsets_to_transaction", "commit_transaction"])
+@pytest.mark.parametrize("at", [1, 2])
+def test_an_abort_keeps_the_finished_work_and_goes_on_from_the_committed_offsets(
+    case: Case, step: str, at: int
+) -> None:
+    case.run(_once(step, at, _abortable()))
+    case.check()
+    assert len(case.model.requests) == COUNT  # nothing was asked again
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["not committed", "committed, reply lost"])
+def test_an_unknown_outcome_is_found_out(case: Case, after: bool) -> None:
+    case.run(_once("commit_transaction", 2, _timeout(), after=after))
+    case.check()
+    assert len(case.model.requests) == COUNT
+
+
+def test_an_abort_that_times_out_is_found_out(case: Case) -> None:
+    def make(config: dict[str, Any]) -> Any:
+        if made:
+            return Producer(config)
+        inner = Faulty(config, "commit_transaction", 1, _abortable(), after=False)
+        outer = Faulty.__new__(Faulty)
+        outer._producer = inner  # type: ignore[assignment]
+        outer._step, outer._left = "abort_transaction", 1
+        outer._error, outer._after = _timeout(), False
+        made.append(outer)
+        return outer
+
+    made: list[Faulty] = []
+    case.run(make)
+    case.check()
+    assert len(case.model.requests) == COUNT
+
+
+def test_a_fatal_error_replaces_the_producer(case: Case) -> None:
+    fatal = KafkaError(KafkaError._FATAL, "to order", fatal=True)
+    case.run(_once("send_offsets_to_transaction", 1, fatal))
+    case.check()
+
+
+def test_a_fenced_producer_leaves_and_its_successor_finishes(case: Case) -> None:
+    fenced = KafkaError(KafkaError._FENCED, "to order", fatal=True)
+    with pytest.raises(Fenced, match="took over"):
+        case.run(_once("commit_transaction", 1, fenced))
+    case.run()
+    case.check()
+
+
+def test_a_record_the_broker_refuses_becomes_a_dead_letter(
+    case: Case, kafka: dict[str, Any], bootstrap_servers: str
+) -> None:
+    _limit(kafka, case.results.name, 150_000)
+    producer = TransactionalProducer(kafka, unique("writer"))
+    producer.open()
+    large = codec_for(Item).encode(Item(random.Random(1).randbytes(200_000).hex()))
+    producer.commit([Outgoing(case.items.name, b"k9", large, [])])
+    passing = Pipeline(case.pipeline.name)
+
+    @passing.stage(reads=case.items, writes=case.results)
+    async def answer(item: Item) -> Item:
+        return item
+
+    case.pipeline = passing
+    case.run()
+    letters = oracle.read(
+        bootstrap_servers, passing.dead_letters.name, schema_of(DeadLetter)
+    )
+    (letter,) = letters
+    assert letter.key == "k9"
+    assert letter.value["inputs"][0]["value"] == large
+    case.check()
+
+
+def _limit(config: dict[str, Any], topic: str, most: int) -> None:
+    entry = ConfigEntry(
+        "max.message.bytes", str(most), incremental_operation=AlterConfigOpType.SET
+    )
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+    admin = AdminClient(config)
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result()

@@ -1,0 +1,397 @@
+"""The model client against a loopback server that plays every kind of endpoint."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from schemas.errors import RecordRejected, RetryLater, Stop
+from streams.model import PATIENCE, Completion, OpenAIModel, Request, RetryAfter, patiently
+from streams.prompts import Rendered
+
+REQUEST = Request(
+    Rendered("You edit.", "Say hi.", 0.3), "Headline", {"type": "object"}, max_tokens=50, seed=2
+)
+ANSWER: dict[str, Any] = {
+    "id": "1",
+    "object": "chat.completion",
+    "created": 0,
+    "model": "small-v2",
+    "choices": [
+        {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}}
+    ],
+    "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
+}
+DONE = Completion("hi", "m", 1, 1)
+
+Behaviour = Callable[[BaseHTTPRequestHandler], None]
+
+
+def say(
+    status: int, body: object, content_type: str = "application/json", **headers: str
+) -> Behaviour:
+    """Answers so; text is sent as it is, anything else as JSON."""
+    encoded = (body if isinstance(body, str) else json.dumps(body)).encode()
+
+    def behave(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        handler.send_header("content-type", content_type)
+        handler.send_header("content-length", str(len(encoded)))
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        handler.wfile.write(encoded)
+
+    return behave
+
+
+def reset(handler: BaseHTTPRequestHandler) -> None:
+    """Resets the connection instead of an answer."""
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.close_connection = True
+
+
+def close_early(handler: BaseHTTPRequestHandler) -> None:
+    """Promises more than it sends."""
+    handler.send_response(200)
+    handler.send_header("content-type", "application/json")
+    handler.send_header("content-length", "500")
+    handler.end_headers()
+    handler.wfile.write(b'{"id": ')
+    handler.close_connection = True
+
+
+class Fake:
+    """An endpoint that behaves as told and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.behave: Behaviour = say(200, ANSWER)
+        self.asked: list[tuple[str, dict[str, str], dict[str, Any]]] = []
+        self.release = threading.Event()
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                fake.asked.append(
+                    (self.path, {k.lower(): v for k, v in self.headers.items()}, body)
+                )
+                fake.behave(self)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def close(self) -> None:
+        self.release.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+    def complete(self, timeout: float = 30.0) -> Completion:
+        return asyncio.run(OpenAIModel(self.url, "secret", "small", timeout).complete(REQUEST))
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    made = Fake()
+    yield made
+    made.close()
+
+
+# --- what is asked ---------------------------------------------------------------------------
+
+
+def test_the_request_is_chat_completions_under_a_json_schema(fake: Fake) -> None:
+    fake.complete()
+    ((path, headers, body),) = fake.asked
+    assert path == "/v1/chat/completions"
+    assert headers["authorization"] == "Bearer secret"
+    assert body == {
+        "model": "small",
+        "messages": [
+            {"role": "system", "content": "You edit."},
+            {"role": "user", "content": "Say hi."},
+        ],
+        "max_tokens": 50,
+        "temperature": 0.3,
+        "seed": 2,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "Headline", "schema": {"type": "object"}, "strict": True},
+        },
+    }
+
+
+def test_the_answer_has_text_the_server_s_model_and_tokens(fake: Fake) -> None:
+    assert fake.complete() == Completion("hi", "small-v2", 7, 3)
+
+
+def test_one_client_serves_many_requests(fake: Fake) -> None:
+    async def many() -> list[Completion]:
+        model = OpenAIModel(fake.url, "secret", "small")
+        return await asyncio.gather(*(model.complete(REQUEST) for _ in range(10)))
+
+    assert [c.text for c in asyncio.run(many())] == ["hi"] * 10
+    assert len(fake.asked) == 10
+
+
+def test_missing_usage_and_model_are_made_good(fake: Fake) -> None:
+    fake.behave = say(200, {k: v for k, v in ANSWER.items() if k not in ("usage", "model")})
+    assert fake.complete() == Completion("hi", "small", 0, 0)
+
+
+def test_no_content_is_an_empty_text(fake: Fake) -> None:
+    message = {"role": "assistant", "content": None}
+    fake.behave = say(200, ANSWER | {"choices": [{"index": 0, "message": message}]})
+    assert fake.complete().text == ""
+
+
+# --- what goes wrong -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 529])
+def test_an_overloaded_or_broken_endpoint_means_retry_later(fake: Fake, status: int) -> None:
+    fake.behave = say(status, {"error": {"message": "busy"}})
+    with pytest.raises(RetryLater, match=f"{status}: .*busy") as caught:
+        fake.complete()
+    assert not isinstance(caught.value, RetryAfter)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("7", 7.0), ("0.5", 0.5), ("-3", 0.0), ("86400", 300.0), ("inf", 300.0)]
+)
+def test_retry_after_is_taken_up_within_reason(
+    fake: Fake, status: int, header: str, seconds: float
+) -> None:
+    fake.behave = say(status, {"error": {"message": "busy"}}, retry_after=header)
+    with pytest.raises(RetryAfter) as caught:
+        fake.complete()
+    assert caught.value.seconds == seconds
+
+
+@pytest.mark.parametrize("header", ["soon", "", "Fri, 31 Dec 1999 23:59:59 GMT"])
+def test_a_retry_after_that_is_no_number_is_ignored(fake: Fake, header: str) -> None:
+    fake.behave = say(429, {"error": {"message": "busy"}}, retry_after=header)
+    with pytest.raises(RetryLater) as caught:
+        fake.complete()
+    assert not isinstance(caught.value, RetryAfter)
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_refused_request_rejects_the_record(fake: Fake, status: int) -> None:
+    fake.behave = say(status, {"error": {"message": "context too long"}})
+    with pytest.raises(RecordRejected, match=f"refuses the request .*{status}: .*context too long"):
+        fake.complete()
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_stops_and_names_the_setting(fake: Fake, status: int) -> None:
+    fake.behave = say(status, {"error": {"message": "bad key"}})
+    with pytest.raises(Stop, match=r"refuses the key .*check OPENAI_API_KEY"):
+        fake.complete()
+
+
+def test_an_unknown_model_or_path_stops_and_names_the_settings(fake: Fake) -> None:
+    fake.behave = say(404, {"error": {"message": "no model small"}})
+    with pytest.raises(Stop, match=r"no model small.*check OPENAI_BASE_URL and PRESSROOM_MODEL"):
+        fake.complete()
+
+
+def test_the_key_is_never_in_a_message(fake: Fake) -> None:
+    fake.behave = say(401, {"error": {"message": "bad key"}})
+    with pytest.raises(Stop) as caught:
+        fake.complete()
+    assert "secret" not in str(caught.value)
+
+
+def test_a_long_refusal_is_cut(fake: Fake) -> None:
+    fake.behave = say(400, {"error": {"message": "x" * 100_000}})
+    with pytest.raises(RecordRejected) as caught:
+        fake.complete()
+    assert len(str(caught.value)) < 1000
+
+
+ALIEN: dict[str, object] = {
+    "no choices": ANSWER | {"choices": []},
+    "null choices": ANSWER | {"choices": None},
+    "an error with status 200": {"error": {"message": "busy"}},
+    "an empty object": {},
+    "a list": [],
+    "null": None,
+    "a text": "hi",
+    "nothing": "",
+    "half of it": json.dumps(ANSWER)[:60],
+    "no message": ANSWER | {"choices": [{"index": 0}]},
+    "a null message": ANSWER | {"choices": [{"index": 0, "message": None}]},
+    "tokens in words": ANSWER | {"usage": {"prompt_tokens": "many", "completion_tokens": "few"}},
+}
+
+
+@pytest.mark.parametrize("body", ALIEN.values(), ids=ALIEN.keys())
+def test_an_alien_answer_means_retry_later(fake: Fake, body: object) -> None:
+    fake.behave = say(200, body)
+    with pytest.raises(RetryLater):
+        fake.complete()
+
+
+@pytest.mark.parametrize("status", [200, 502])
+def test_html_instead_of_json_means_retry_later(fake: Fake, status: int) -> None:
+    fake.behave = say(status, "<html><h1>Bad gateway</h1></html>", "text/html")
+    with pytest.raises(RetryLater):
+        fake.complete()
+
+
+def test_a_reset_connection_means_retry_later(fake: Fake) -> None:
+    fake.behave = reset
+    with pytest.raises(RetryLater, match=f"no connection to {fake.url}"):
+        fake.complete()
+
+
+def test_an_answer_that_breaks_off_means_retry_later(fake: Fake) -> None:
+    fake.behave = close_early
+    with pytest.raises(RetryLater):
+        fake.complete()
+
+
+def test_no_server_means_retry_later() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+        with pytest.raises(RetryLater, match="no connection to"):
+            asyncio.run(OpenAIModel(url, "key", "small").complete(REQUEST))
+
+
+def test_no_answer_in_time_means_retry_later(fake: Fake) -> None:
+    def hang(_: BaseHTTPRequestHandler) -> None:
+        fake.release.wait(30)
+
+    fake.behave = hang
+    with pytest.raises(RetryLater, match=r"no answer within 0\.1 s"):
+        fake.complete(timeout=0.1)
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [
+        say(200, ANSWER),
+        say(429, {"error": {"message": "busy"}}, retry_after="0"),
+        say(500, {"error": {"message": "broken"}}),
+        say(503, {}, x_should_retry="true"),
+        say(408, {}),
+        say(409, {}),
+        say(200, "<html>", "text/html"),
+        say(200, ANSWER | {"choices": []}),
+        close_early,
+        reset,
+    ],
+)
+def test_one_request_goes_out_for_each_completion(fake: Fake, behave: Behaviour) -> None:
+    fake.behave = behave
+    with contextlib.suppress(RetryLater):
+        fake.complete()
+    assert len(fake.asked) == 1
+
+
+# --- patience --------------------------------------------------------------------------------
+
+
+class Pauses:
+    """Notes the pauses instead of taking them."""
+
+    def __init__(self) -> None:
+        self.taken: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        self.taken.append(seconds)
+
+
+class Asked:
+    """Fails so often, then answers."""
+
+    def __init__(self, *failures: Exception) -> None:
+        self.failures = list(failures)
+        self.count = 0
+
+    async def __call__(self) -> Completion:
+        self.count += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        return DONE
+
+
+def wait_for(ask: Asked, tries: int = PATIENCE) -> tuple[Completion, list[float]]:
+    pauses = Pauses()
+    return asyncio.run(patiently(ask, tries, pauses)), pauses.taken
+
+
+def test_an_answer_at_once_takes_no_pause() -> None:
+    assert wait_for(Asked()) == (DONE, [])
+
+
+def test_it_asks_until_there_is_an_answer() -> None:
+    ask = Asked(RetryLater("a"), RetryLater("b"))
+    completion, pauses = wait_for(ask)
+    assert (completion, ask.count, len(pauses)) == (DONE, 3, 2)
+
+
+def test_it_gives_up_after_so_many_tries_and_says_why() -> None:
+    ask, pauses = Asked(*(RetryLater(f"busy {n}") for n in range(99))), Pauses()
+    with pytest.raises(RecordRejected, match=r"^gave up after 12 tries: busy 11$"):
+        asyncio.run(patiently(ask, sleep=pauses))
+    assert ask.count == PATIENCE == 12
+    assert len(pauses.taken) == PATIENCE - 1
+
+
+def test_one_try_is_one_try() -> None:
+    ask = Asked(RetryLater("busy"))
+    with pytest.raises(RecordRejected, match="gave up after 1 tries: busy"):
+        wait_for(ask, tries=1)
+    assert ask.count == 1
+
+
+def test_pauses_grow_up_to_a_cap() -> None:
+    _, pauses = wait_for(Asked(*(RetryLater("busy") for _ in range(PATIENCE - 1))))
+    for number, pause in enumerate(pauses):
+        wanted = min(0.5 * 2**number, 30.0)
+        assert 0.8 * wanted <= pause <= 1.2 * wanted
+
+
+def test_pauses_differ_from_worker_to_worker() -> None:
+    assert len({wait_for(Asked(RetryLater("busy")))[1][0] for _ in range(20)}) > 1
+
+
+def test_retry_after_is_honoured() -> None:
+    _, pauses = wait_for(
+        Asked(RetryAfter("busy", 42.0), RetryAfter("busy", 0.0), RetryLater("busy"))
+    )
+    assert pauses[0] == 42.0
+    assert 0.8 <= pauses[1] <= 1.2
+    assert 1.6 <= pauses[2] <= 2.4
+
+
+@pytest.mark.parametrize("error", [RecordRejected("no"), Stop("no"), KeyError("no")])
+def test_other_errors_are_not_tried_again(error: Exception) -> None:
+    ask = Asked(error)
+    with pytest.raises(type(error)):
+        wait_for(ask)
+    assert ask.count == 1
+
+
+def test_patience_with_a_real_endpoint_asks_it_so_often(fake: Fake) -> None:
+    fake.behave = say(500, {})
+    model, pauses = OpenAIModel(fake.url, "key", "small"), Pauses()
+    with pytest.raises(RecordRejected, match="gave up after 4 tries"):
+        asyncio.run(patiently(lambda: model.complete(REQUEST), 4, pauses))
+    assert len(fake.asked) == 4

@@ -1,0 +1,687 @@
+"""What one input becomes: outputs, marks, changes of state and dead letters."""
+
+import asyncio
+import random
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.codec import codec_for
+from schemas.errors import RecordRejected, RetryLater, Stop, UsageError
+from schemas.message import Headers, Received, calls_in, first_headers, inputs_of, origin_of
+from schemas.record import record
+from schemas.records import DeadLetter, Filtered, Header, Original
+from schemas.topics import Bound, Topic
+from streams import Llm, MemoryDriver, Pipeline, ScriptedModel, join
+from streams.processing import JoinState, Processor, from_original, to_original
+
+
+@record
+class Order:
+    id: str
+    text: str = ""
+
+
+@record
+class Label:
+    text: str
+
+
+@record
+class Parcel:
+    id: str
+    text: str
+
+
+orders = Topic("shop.orders", Order, key="id")
+labels = Topic("shop.labels", Label)
+more_labels = Topic("shop.more-labels", Label)
+parcels = Topic("shop.parcels", Parcel, key="id")
+
+
+def key_of_partition(partition: int, number: int = 0) -> str:
+    """A key that the memory driver's partitioner sends to this partition."""
+    found = (f"k{n}" for n in range(10_000) if zlib.crc32(f"k{n}".encode()) % 4 == partition)
+    return [next(found) for _ in range(number + 1)][number]
+
+
+def header(received: Received, name: str) -> bytes | None:
+    return dict(received.headers).get(name)
+
+
+def shop(function: Any, reads: Any = orders, writes: Any = labels) -> Pipeline:
+    """A pipeline of one stage."""
+    pipeline = Pipeline("shop")
+    pipeline.stage(reads=reads, writes=writes)(function)
+    return pipeline
+
+
+def run(pipeline: Pipeline, *given_orders: Order) -> MemoryDriver:
+    driver = MemoryDriver(pipeline)
+    for order in given_orders:
+        driver.write(orders, order)
+    driver.run()
+    return driver
+
+
+async def label(order: Order) -> Label:
+    return Label(order.text)
+
+
+# --- outputs ---------------------------------------------------------------------------------
+
+
+def test_one_input_gives_one_output_with_its_lineage() -> None:
+    driver = run(shop(label), Order("1", "a"))
+    (source,), (made,) = driver.received(orders), driver.received(labels)
+    assert driver.records(labels) == [Label("a")]
+    assert inputs_of(made.headers) == [source.position]
+    assert header(made, "ce_source") == b"shop/label"
+    assert header(made, "ce_type") == b"tests.unit.test_processing.Label"
+    assert header(made, "ce_part") is None
+    assert driver.dead_letters == []
+
+
+def test_fan_out_writes_every_part_in_order_and_numbers_them() -> None:
+    async def words(order: Order) -> list[Label]:
+        return [Label(word) for word in order.text.split()]
+
+    driver = run(shop(words), Order("1", "a b c"))
+    assert driver.records(labels) == [Label("a"), Label("b"), Label("c")]
+    made = driver.received(labels)
+    assert [header(r, "ce_part") for r in made] == [b"0/3", b"1/3", b"2/3"]
+    assert len({header(r, "ce_id") for r in made}) == 3
+
+
+def test_a_fan_out_of_one_is_an_ordinary_output() -> None:
+    async def words(order: Order) -> list[Label]:
+        return [Label(word) for word in order.text.split()]
+
+    (made,) = run(shop(words), Order("1", "a")).received(labels)
+    assert header(made, "ce_part") is None
+
+
+@pytest.mark.parametrize("nothing", [None, [], ()])
+def test_a_filtered_input_leaves_a_mark(nothing: Any) -> None:
+    async def drop(order: Order) -> Label | None:
+        return nothing  # type: ignore[no-any-return]
+
+    pipeline = shop(drop)
+    driver = run(pipeline, Order("1"))
+    (source,), (mark,) = driver.received(orders), driver.received(pipeline.filtered)
+    assert driver.records(labels) == []
+    assert driver.records(pipeline.filtered) == [Filtered("drop", *source.position)]
+    assert inputs_of(mark.headers) == [source.position]
+    assert header(mark, "ce_source") == b"shop/drop"
+
+
+def test_records_go_to_the_topic_of_their_class() -> None:
+    async def either(order: Order) -> Label | Parcel:
+        return Label(order.text) if order.text else Parcel(order.id, "p")
+
+    driver = run(shop(either, writes=[labels, parcels]), Order("1", "a"), Order("2"))
+    assert driver.records(labels) == [Label("a")]
+    assert driver.records(parcels) == [Parcel("2", "p")]
+
+
+def test_bound_records_go_where_they_are_bound() -> None:
+    async def both(order: Order) -> list[Label | Bound[Label]]:
+        return [Label("first"), more_labels.bind(Label("second")), labels.bind(Label("third"))]
+
+    driver = run(shop(both, writes=[labels, more_labels]), Order("1"))
+    assert driver.records(labels) == [Label("first"), Label("third")]
+    assert driver.records(more_labels) == [Label("second")]
+
+
+def test_a_record_bound_for_a_topic_the_stage_does_not_write_is_a_dead_letter() -> None:
+    async def stray(order: Order) -> Bound[Label]:
+        return more_labels.bind(Label("a"))
+
+    (letter,) = run(shop(stray), Order("1")).dead_letters
+    assert letter.message == "stray does not write shop.more-labels"
+
+
+def test_a_record_of_a_class_the_stage_does_not_write_is_a_dead_letter() -> None:
+    async def stray(order: Order) -> Label:
+        return "text"  # type: ignore[return-value]
+
+    (letter,) = run(shop(stray), Order("1")).dead_letters
+    assert letter.message == "stray returned str, which no topic of it holds"
+
+
+def test_one_wrong_part_makes_a_dead_letter_of_all() -> None:
+    async def words(order: Order) -> list[Label]:
+        return [Label("fine"), Label(3)]  # type: ignore[arg-type]
+
+    driver = run(shop(words), Order("1"))
+    assert driver.records(labels) == []
+    assert [d.error for d in driver.dead_letters] == ["RecordRejected"]
+
+
+# --- keys and partitions ---------------------------------------------------------------------
+
+
+def test_a_topic_without_a_key_field_keeps_key_and_partition() -> None:
+    pipeline = shop(label)
+    processor = Processor(pipeline.stages["label"], None)
+    for partition in range(4):  # wherever a foreign partitioner put it
+        value = codec_for(Order).encode(Order("1", "a"))
+        work = processor.accept(Received(orders.name, partition, 0, 0, b"k", value, []))
+        asyncio.run(processor.run(work))
+        assert [(o.key, o.partition) for o in work.outgoing or ()] == [(b"k", partition)]
+
+
+def test_a_key_field_is_the_key_and_leaves_the_partition_open() -> None:
+    async def pack(order: Order) -> Parcel:
+        return Parcel("other", order.text)
+
+    pipeline = shop(pack, writes=parcels)
+    processor = Processor(pipeline.stages["pack"], None)
+    value = codec_for(Order).encode(Order("1", "a"))
+    work = processor.accept(Received(orders.name, 2, 0, 0, b"1", value, []))
+    asyncio.run(processor.run(work))
+    assert [(o.key, o.partition) for o in work.outgoing or ()] == [(b"other", -1)]
+
+
+def test_a_key_field_that_equals_the_key_keeps_the_partition() -> None:
+    async def pack(order: Order) -> Parcel:
+        return Parcel(order.id, order.text)
+
+    pipeline = shop(pack, writes=parcels)
+    processor = Processor(pipeline.stages["pack"], None)
+    value = codec_for(Order).encode(Order("1", "a"))
+    work = processor.accept(Received(orders.name, 2, 0, 0, b"1", value, []))
+    asyncio.run(processor.run(work))
+    assert [(o.key, o.partition) for o in work.outgoing or ()] == [(b"1", 2)]
+
+
+def test_unequal_numbers_of_partitions_leave_the_partition_open() -> None:
+    pipeline = shop(label)
+    processor = Processor(pipeline.stages["label"], None, {orders.name: 8})
+    value = codec_for(Order).encode(Order("1", "a"))
+    work = processor.accept(Received(orders.name, 7, 0, 0, b"1", value, []))
+    asyncio.run(processor.run(work))
+    assert [(o.key, o.partition) for o in work.outgoing or ()] == [(b"1", -1)]
+
+
+# --- passing through -------------------------------------------------------------------------
+
+orders_again = Topic("shop.orders-again", Order, key="id")
+
+
+def test_a_record_that_is_passed_on_keeps_its_very_bytes() -> None:
+    async def forward(order: Order) -> Order:
+        return order
+
+    pipeline = shop(forward, writes=orders_again)
+    processor = Processor(pipeline.stages["forward"], None)
+    value = codec_for(Order).encode(Order("1", "a"))
+    work = processor.accept(Received(orders.name, 0, 0, 0, b"1", value, []))
+    asyncio.run(processor.run(work))
+    assert work.outgoing is not None
+    assert work.outgoing[0].value is value
+    assert inputs_of(work.outgoing[0].headers) == [("shop.orders", 0, 0)]
+
+
+def test_an_equal_record_has_equal_bytes() -> None:
+    async def rebuild(order: Order) -> Order:
+        return Order(order.id, order.text)
+
+    driver = run(shop(rebuild, writes=orders_again), Order("1", "a"))
+    assert [r.value for r in driver.received(orders_again)] == [
+        r.value for r in driver.received(orders)
+    ]
+
+
+# --- dead letters ----------------------------------------------------------------------------
+
+JUNK: Headers = [("a", b"\x00\xff"), ("a", None), ("ce_id", b"\xff"), ("ce_calls", b"{")]
+
+
+@pytest.mark.parametrize("value", [None, b"", b"junk", b"\xc3\x01" + b"x" * 20])
+def test_undecodable_bytes_are_a_dead_letter_with_bytes_and_headers(value: bytes | None) -> None:
+    pipeline = shop(label)
+    driver = MemoryDriver(pipeline)
+    driver.write_bytes(orders.name, b"\xffkey", value, JUNK)
+    driver.run()
+    (source,), (letter,) = driver.received(orders), driver.dead_letters
+    assert (letter.stage, letter.error, letter.attempts) == ("label", "DecodeError", 1)
+    assert letter.inputs == [
+        Original(
+            *source.position, source.timestamp, b"\xffkey", value, [Header(n, v) for n, v in JUNK]
+        )
+    ]
+    (dead,) = driver.received(pipeline.dead_letters)
+    assert dead.key == b"\xffkey"
+    assert inputs_of(dead.headers) == [source.position]
+    assert header(dead, "ce_source") == b"shop/label"
+    assert driver.records(labels) == []
+
+
+class OwnError(Exception):
+    pass
+
+
+ERRORS = [
+    ValueError("no"), KeyError("x"), RecursionError("deep"), MemoryError(), OSError(5, "io"),
+    AssertionError(), TimeoutError(), StopIteration(), StopAsyncIteration(), UnicodeError("u"),
+    ExceptionGroup("g", [ValueError("a")]), OwnError("mine"), RecordRejected("bad"),
+    RetryLater("later"), ZeroDivisionError("0"), EOFError(), ValueError("\x00 ünd 🦆"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
+def test_an_exception_of_any_kind_is_a_dead_letter_and_the_next_record_goes_on(
+    error: Exception,
+) -> None:
+    async def fail(order: Order) -> Label:
+        if order.text == "bad":
+            raise error
+        return Label(order.text)
+
+    first, second = key_of_partition(0), key_of_partition(0, 1)
+    driver = run(shop(fail), Order(first, "bad"), Order(second, "good"))
+    (letter,) = driver.dead_letters
+    source = driver.received(orders)[0]
+    if not isinstance(error, StopIteration):  # asyncio makes a RuntimeError of it
+        assert letter.error == type(error).__name__
+        assert letter.message == (str(error) or repr(error))
+    assert letter.message
+    assert [from_original(i) for i in letter.inputs] == [source]
+    assert driver.records(labels) == [Label("good")]
+
+
+@pytest.mark.parametrize("error", [Stop("leave"), UsageError("wrong")])
+def test_what_concerns_every_record_is_raised(error: Exception) -> None:
+    async def fail(order: Order) -> Label:
+        raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        run(shop(fail), Order("1"))
+
+
+def test_an_output_that_can_t_be_encoded_is_a_dead_letter() -> None:
+    async def wrong(order: Order) -> Label:
+        return Label(None)  # type: ignore[arg-type]
+
+    (letter,) = run(shop(wrong), Order("1")).dead_letters
+    assert letter.message.startswith("Label can't be encoded: ")
+
+
+def test_an_oversized_output_is_a_dead_letter_that_names_the_sizes() -> None:
+    tight = Topic("shop.tight", Label, max_bytes=1000)
+
+    async def grow(order: Order) -> Label:
+        return Label("x" * int(order.text))
+
+    # magic and fingerprint take ten bytes, the length two
+    driver = run(shop(grow, writes=tight), Order("1", "988"), Order("2", "989"))
+    assert [len(r.value or b"") for r in driver.received(tight)] == [1000]
+    (letter,) = driver.dead_letters
+    assert letter.message == "the Label has 1,001 bytes; shop.tight takes 1,000"
+    assert [i.key for i in letter.inputs] == [b"2"]
+
+
+def test_a_dead_letter_that_would_be_too_large_keeps_the_beginning() -> None:
+    pipeline = shop(label)
+    huge = b"j" * (pipeline.dead_letters.max_bytes + 1)
+    driver = MemoryDriver(pipeline)
+    driver.write_bytes(orders.name, b"k", huge, [("h", b"v")])
+    driver.run()
+    ((letter,), (dead,)) = driver.dead_letters, driver.received(pipeline.dead_letters)
+    assert letter.inputs[0].value == b"j" * 64 * 1024
+    assert letter.inputs[0].headers == [Header("h", b"v")]
+    assert len(dead.value or b"") < pipeline.dead_letters.max_bytes
+
+
+def test_a_work_the_broker_refuses_becomes_a_dead_letter_and_is_cut_when_refused_again() -> None:
+    pipeline = shop(label)
+    processor = Processor(pipeline.stages["label"], None)
+    value = codec_for(Order).encode(Order("1", "x" * 100_000))
+    work = processor.accept(Received(orders.name, 0, 0, 0, b"1", value, []))
+    asyncio.run(processor.run(work))
+
+    def letter() -> DeadLetter:
+        assert work.outgoing is not None
+        (outgoing,) = work.outgoing
+        assert outgoing.topic == "shop.dead-letters"
+        return codec_for(DeadLetter).decode(outgoing.value)
+
+    processor.refuse(work, "too large")
+    assert (letter().error, letter().message) == ("RecordRejected", "too large")
+    assert letter().inputs[0].value == value
+    processor.refuse(work, "too large")
+    assert letter().inputs[0].value == value[: 64 * 1024]
+
+
+def asking(folder: Path) -> Pipeline:
+    """A pipeline of one stage that asks a model, with its prompt in this folder."""
+    text = "{% block system %}s{% endblock %}{% block user %}{{ text }}{% endblock %}"
+    (folder / "ask@1.md").write_text(text, encoding="utf-8")
+
+    async def ask(order: Order, llm: Llm) -> Label:
+        return await llm(Label, prompt="ask@1", text=order.text)
+
+    pipeline = shop(ask)
+    pipeline.stages["ask"] = replace(pipeline.stages["ask"], prompt_folder=folder)
+    return pipeline
+
+
+def test_an_output_names_the_completions_it_took(tmp_path: Path) -> None:
+    driver = MemoryDriver(asking(tmp_path), ScriptedModel({"Label": {"text": "a"}}))
+    driver.write(orders, Order("1", "two words"))
+    driver.run()
+    (made,) = driver.received(labels)
+    (call,) = calls_in(made.headers)
+    assert (call.stage, call.prompt, call.model, call.attempts) == (
+        "shop/ask",
+        "ask@1",
+        "scripted",
+        1,
+    )
+    assert header(made, "ce_prompt") == b"ask@1"
+
+
+def test_a_dead_letter_counts_what_the_model_was_asked(tmp_path: Path) -> None:
+    pipeline = asking(tmp_path)
+    driver = MemoryDriver(pipeline, ScriptedModel({"Label": "two words"}))
+    driver.write(orders, Order("1", "a"))
+    driver.run()
+    (letter,), (dead,) = driver.dead_letters, driver.received(pipeline.dead_letters)
+    assert (letter.error, letter.attempts) == ("ReplyRejected", 3)
+    assert [(c.attempts, c.completion_tokens) for c in calls_in(dead.headers)] == [(3, 6)]
+
+
+def test_the_id_of_a_completion_depends_on_nothing_but_stage_and_inputs(tmp_path: Path) -> None:
+    def ids() -> list[str]:
+        driver = MemoryDriver(asking(tmp_path), ScriptedModel({"Label": {"text": "a"}}))
+        for number in range(5):
+            driver.write(orders, Order(str(number), "a"))
+        driver.run()
+        return [c.id for r in driver.received(labels) for c in calls_in(r.headers)]
+
+    assert ids() == ids()
+    assert len(set(ids())) == 5
+
+
+def test_a_stage_without_a_prompt_that_asks_is_wrong_use() -> None:
+    async def ask(order: Order, llm: Llm) -> Label:
+        return await llm(Label, text=order.text)
+
+    driver = MemoryDriver(shop(ask), ScriptedModel({"Label": "nonsense"}))
+    driver.write(orders, Order("1"))
+    with pytest.raises(UsageError, match="stage ask names no prompt"):
+        driver.run()
+
+
+def test_a_stage_with_a_model_needs_one() -> None:
+    async def ask(order: Order, llm: Llm) -> Label:
+        return await llm(Label, text=order.text)
+
+    with pytest.raises(UsageError, match=r"^stage ask needs a model$"):
+        MemoryDriver(shop(ask))
+
+
+@given(
+    st.builds(
+        Received,
+        st.text(max_size=5), st.integers(0, 9), st.integers(0, 2**62), st.integers(-1, 2**62),
+        st.none() | st.binary(max_size=9), st.none() | st.binary(max_size=9),
+        st.lists(st.tuples(st.text(max_size=5), st.none() | st.binary(max_size=5)), max_size=3),
+    )
+)  # fmt: skip
+def test_a_record_kept_in_another_one_comes_back_as_it_was(received: Received) -> None:
+    encoded = codec_for(Original).encode(to_original(received))
+    assert from_original(codec_for(Original).decode(encoded)) == received
+
+
+# --- joins -----------------------------------------------------------------------------------
+
+
+async def pair(order: Order, label: Label) -> Parcel:
+    return Parcel(order.id, f"{order.text}+{label.text}")
+
+
+def by_key() -> Pipeline:
+    return shop(pair, join(orders, labels), parcels)
+
+
+def test_a_join_on_key_brings_equal_keys_together_first_with_first() -> None:
+    driver = MemoryDriver(by_key())
+    for text in "abc":
+        driver.write(orders, Order("k", text))
+    for text in "xyz":
+        driver.write(labels, Label(text), "k")
+    driver.run()
+    assert driver.records(parcels) == [Parcel("k", "a+x"), Parcel("k", "b+y"), Parcel("k", "c+z")]
+    assert driver.waiting("pair") == []
+
+
+def test_a_join_on_key_keeps_keys_apart() -> None:
+    driver = MemoryDriver(by_key())
+    driver.write(orders, Order("1", "a"))
+    driver.write(labels, Label("x"), "2")
+    driver.run()
+    assert driver.records(parcels) == []
+    assert {r.key for r in driver.waiting("pair")} == {b"1", b"2"}
+
+
+def test_a_joined_record_names_all_its_inputs() -> None:
+    driver = MemoryDriver(by_key())
+    driver.write(orders, Order("1", "a"))
+    driver.write(labels, Label("x"), "1")
+    driver.run()
+    (made,) = driver.received(parcels)
+    sources = [*driver.received(orders), *driver.received(labels)]
+    assert inputs_of(made.headers) == [s.position for s in sources]
+
+
+def test_a_join_goes_on_where_it_stopped() -> None:
+    driver = MemoryDriver(by_key())
+    driver.write(orders, Order("1", "a"))
+    driver.run()
+    assert len(driver.waiting("pair")) == 1
+    driver.write(labels, Label("x"), "1")
+    driver.run()
+    assert driver.records(parcels) == [Parcel("1", "a+x")]
+    assert driver.waiting("pair") == []
+
+
+def test_a_half_that_waits_is_put_into_the_changelog_and_deleted_when_it_is_used() -> None:
+    pipeline = by_key()
+    state = pipeline.stages["pair"].state
+    assert state is not None
+    driver = MemoryDriver(pipeline)
+    driver.write(orders, Order("1", "a"))
+    driver.run()
+    (source,) = driver.received(orders)
+    (put,) = driver.received(state)
+    assert put.key == f"{orders.name}:{source.offset}".encode()
+    assert put.partition == source.partition
+    assert from_original(codec_for(Original).decode(put.value)) == source
+    assert inputs_of(put.headers) == [source.position]
+    driver.write(labels, Label("x"), "1")
+    driver.run()
+    _, delete = driver.received(state)
+    assert (delete.key, delete.value, delete.partition) == (put.key, None, put.partition)
+
+
+def test_a_join_s_dead_letter_keeps_bytes_and_headers_of_all_inputs() -> None:
+    async def fail(order: Order, label: Label) -> Parcel:
+        raise ValueError("no")
+
+    pipeline = shop(fail, join(orders, labels), parcels)
+    driver = MemoryDriver(pipeline)
+    driver.write_bytes(
+        orders.name, b"1", codec_for(Order).encode(Order("1", "a")), first_headers("1", "s", "t")
+    )
+    driver.write_bytes(labels.name, b"1", codec_for(Label).encode(Label("x")), [("own", b"\xff")])
+    driver.run()
+    sources = [*driver.received(orders), *driver.received(labels)]
+    (letter,), (dead,) = driver.dead_letters, driver.received(pipeline.dead_letters)
+    assert [from_original(i) for i in letter.inputs] == sources
+    assert inputs_of(dead.headers) == [s.position for s in sources]
+    assert driver.waiting("fail") == []
+
+
+def test_an_undecodable_half_is_a_dead_letter_and_joins_nothing() -> None:
+    driver = MemoryDriver(by_key())
+    driver.write_bytes(orders.name, b"1", b"junk")
+    driver.write(labels, Label("x"), "1")
+    driver.run()
+    assert len(driver.dead_letters) == 1
+    assert [r.topic for r in driver.waiting("pair")] == [labels.name]
+
+
+def test_a_keyless_foreign_record_gets_the_key_from_its_field() -> None:
+    driver = MemoryDriver(by_key())
+    partition_of_no_key = zlib.crc32(b"") % 4
+    key = key_of_partition(partition_of_no_key)
+    driver.write_bytes(orders.name, None, codec_for(Order).encode(Order(key, "a")))
+    driver.write(labels, Label("x"), key)
+    driver.run()
+    assert driver.records(parcels) == [Parcel(key, "a+x")]
+
+
+def diamond() -> Pipeline:
+    """orders → label → labels; orders and labels of one origin join."""
+    pipeline = Pipeline("shop")
+    pipeline.stage(reads=orders, writes=labels)(label)
+    pipeline.stage(reads=join(orders, labels, on="origin"), writes=parcels)(pair)
+    return pipeline
+
+
+def test_a_join_on_origin_brings_what_came_of_one_record_together() -> None:
+    # one key for all: joining on the key could mix them
+    driver = run(diamond(), *(Order("same", str(n)) for n in range(10)))
+    assert driver.records(parcels) == [Parcel("same", f"{n}+{n}") for n in range(10)]
+    assert driver.waiting("pair") == []
+
+
+def test_a_join_on_origin_waits_for_a_branch_that_died() -> None:
+    async def picky(order: Order) -> Label:
+        if order.text == "bad":
+            raise ValueError("no")
+        return Label(order.text)
+
+    pipeline = Pipeline("shop")
+    pipeline.stage(reads=orders, writes=labels)(picky)
+    pipeline.stage(reads=join(orders, labels, on="origin"), writes=parcels)(pair)
+    driver = run(pipeline, Order("k", "bad"), Order("k", "good"))
+    assert driver.records(parcels) == [Parcel("k", "good+good")]
+    assert [origin_of(r) for r in driver.waiting("pair")] == [
+        str(driver.received(orders)[0].position)
+    ]
+
+
+def test_a_join_of_three_takes_one_of_each() -> None:
+    more = Topic("shop.more", Label)
+
+    async def three(order: Order, one: Label, two: Label) -> Parcel:
+        return Parcel(order.id, f"{order.text}{one.text}{two.text}")
+
+    for arrival in ("olm", "oml", "lom", "lmo", "mol", "mlo"):
+        driver = MemoryDriver(shop(three, join(orders, labels, more), parcels))
+        for which in arrival:
+            if which == "o":
+                driver.write(orders, Order("k", "o"))
+            else:
+                driver.write(labels if which == "l" else more, Label(which), "k")
+            driver.run()
+        assert driver.records(parcels) == [Parcel("k", "olm")]
+        assert driver.waiting("three") == []
+
+
+# --- state that is restored ------------------------------------------------------------------
+
+
+def half(topic: str, offset: int, key: int, origin: int) -> Received:
+    cls = {orders.name: Order(str(key)), labels.name: Label(str(offset))}[topic]
+    headers: Headers = [("ce_origin", f"in:0:{origin}".encode())]
+    return Received(topic, 0, offset, 0, b"%d" % key, codec_for(type(cls)).encode(cls), headers)
+
+
+def compacted(changes: Sequence[Any]) -> list[bytes]:
+    """What compaction leaves of a changelog, in no particular order."""
+    last: dict[bytes, bytes | None] = {}
+    for change in changes:
+        last[change.key] = change.value
+    left = [value for value in last.values() if value is not None]
+    random.Random(0).shuffle(left)
+    return left
+
+
+def arrive(state: JoinState, received: Received, changes: list[Any]) -> list[str]:
+    """Which halves this one completes a set with."""
+    work = state.add(received)
+    changes += work.kept
+    assert (work.outgoing is None) == bool(work.inputs)
+    return [str(i.position) for i in work.inputs]
+
+
+ARRIVALS = st.lists(
+    st.tuples(st.sampled_from([orders.name, labels.name]), st.integers(0, 2), st.integers(0, 2)),
+    max_size=30,
+)
+
+
+@pytest.mark.parametrize("on", ["key", "origin"])
+@given(arrivals=ARRIVALS, restarts=st.sets(st.integers(0, 30)))
+def test_a_restored_state_does_what_it_would_have_done(
+    on: Any, arrivals: list[tuple[str, int, int]], restarts: set[int]
+) -> None:
+    stage = shop(pair, join(orders, labels, on=on), parcels).stages["pair"]
+    offsets = {orders.name: 0, labels.name: 0}
+    steady, restarted = JoinState(stage), JoinState(stage)
+    changes: list[Any] = []
+    for number, (topic, key, origin) in enumerate(arrivals):
+        if number in restarts:
+            restarted = JoinState(stage)
+            restarted.restore(compacted(changes))
+        received = half(topic, offsets[topic], key, origin)
+        offsets[topic] += 1
+        assert arrive(restarted, received, changes) == arrive(steady, received, [])
+    waiting = sorted(str(r.position) for r in steady.waiting())
+    assert sorted(str(r.position) for r in restarted.waiting()) == waiting
+    assert sorted(map(stored_at, compacted(changes))) == waiting
+
+
+def stored_at(value: bytes) -> str:
+    return str(from_original(codec_for(Original).decode(value)).position)
+
+
+@given(arrivals=ARRIVALS)
+def test_every_half_is_used_once_or_waits(arrivals: list[tuple[str, int, int]]) -> None:
+    stage = by_key().stages["pair"]
+    state = JoinState(stage)
+    used: list[str] = []
+    everything = [half(topic, n, key, origin) for n, (topic, key, origin) in enumerate(arrivals)]
+    for received in everything:
+        used += arrive(state, received, [])
+    waiting = [str(r.position) for r in state.waiting()]
+    assert sorted(used + waiting) == sorted(str(r.position) for r in everything)
+    for key in {r.key for r in everything}:
+        assert len({r.topic for r in state.waiting() if r.key == key}) <= 1
+
+
+# --- determinism -----------------------------------------------------------------------------
+
+
+def untimed(received: Received) -> Received:
+    headers = [(n, v) for n, v in received.headers if n != "ce_time"]
+    return Received(*received.position, 0, received.key, received.value, headers)
+
+
+@pytest.mark.parametrize("pipeline", [diamond, by_key, lambda: shop(label)])
+def test_the_same_inputs_give_the_same_records(pipeline: Callable[[], Pipeline]) -> None:
+    def once() -> list[Received]:
+        driver = run(pipeline(), *(Order(str(n), "t") for n in range(5)))
+        return [untimed(r) for topic in pipeline().data_topics for r in driver.received(topic)]
+
+    assert once() == once()
