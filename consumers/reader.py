@@ -68,7 +68,9 @@ def partitions_of(config: Mapping[str, Any], topics: Collection[str]) -> dict[st
     return {name: len(known[name].partitions) for name in topics}
 
 
-def end_offsets(config: Mapping[str, Any], partitions: Collection[Partition]) -> dict[Partition, int]:
+def end_offsets(
+    config: Mapping[str, Any], partitions: Collection[Partition]
+) -> dict[Partition, int]:
     """The high watermark of each partition: the offset after its last record, committed or not.
 
     Raises:

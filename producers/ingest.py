@@ -155,7 +155,9 @@ class Ingestion:
         if isinstance(entry, Entry):
             self._report.ids.append(_document_id(source, entry))
         else:
-            self._report.dead_ids.append(_unreadable_id(source, entry.index, entry.raw, entry.reason))
+            self._report.dead_ids.append(
+                _unreadable_id(source, entry.index, entry.raw, entry.reason)
+            )
 
     def _add(self, source: Source, entry: Entry | Unreadable, rewritten: bool) -> None:
         outgoing, ce_id = self._outgoing(source, entry)
@@ -257,9 +259,7 @@ class Ingestion:
         letter = DeadLetter("ingest", "RecordRefused", refused.reason, 1, [original])
         headers = first_headers(document.id, self._stage, self._dead_letters.ce_type)
         value = codec_for(DeadLetter).encode(letter)
-        batch.records[at] = Outgoing(
-            self._dead_letters.name, refused.record.key, value, headers
-        )
+        batch.records[at] = Outgoing(self._dead_letters.name, refused.record.key, value, headers)
         self._report.documents -= 1
         self._report.dead += 1
         self._report.ids.remove(document.id)

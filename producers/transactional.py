@@ -190,7 +190,9 @@ class TransactionalProducer:
     def _failed(self, error: KafkaError) -> None:
         if error.code() in _FENCING and not self._timed_out():
             self._discard()
-            raise Fenced(f"another instance with transactional.id {self.transactional_id} took over")
+            raise Fenced(
+                f"another instance with transactional.id {self.transactional_id} took over"
+            )
         if error.txn_requires_abort():
             self._abort()
             if self._refused is not None:

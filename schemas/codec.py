@@ -83,10 +83,7 @@ class Codec(Generic[R]):
         """
         if value is None:
             raise DecodeError(f"no value where a {self._name} was expected")
-        if value.startswith(self._prefix):
-            writer = self._schema
-        else:
-            writer = self._writer_schema(value)
+        writer = self._schema if self.is_current(value) else self._writer_schema(value)
         stream = BytesIO(value)
         stream.seek(_HEADER)
         try:

@@ -20,7 +20,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal, TypeGuard, TypeVar, Union, cast, dataclass_transform, get_args, get_origin
+from typing import (
+    Any,
+    Literal,
+    TypeGuard,
+    TypeVar,
+    Union,
+    cast,
+    dataclass_transform,
+    get_args,
+    get_origin,
+)
 
 from fastavro.schema import parse_schema, to_parsing_canonical_form
 
@@ -181,7 +191,10 @@ def _avro_type(annotation: Any, text: Text, enum_name: str, namespace: str) -> A
         items = _avro_type(*_split_annotated(args[0]), enum_name, namespace)
         return {"type": "array", "items": items} | ({"maxItems": text.max} if text.max else {})
     if origin is dict and args[0] is str:
-        return {"type": "map", "values": _avro_type(*_split_annotated(args[1]), enum_name, namespace)}
+        return {
+            "type": "map",
+            "values": _avro_type(*_split_annotated(args[1]), enum_name, namespace),
+        }
     raise UsageError(f"{annotation!r} has no Avro type; see the list in schemas/record.py")
 
 
@@ -205,7 +218,9 @@ def _define_once(schema: Any, defined: set[str]) -> Any:
         defined.add(name)
     nested = {k: _define_once(schema[k], defined) for k in ("items", "values") if k in schema}
     if "fields" in schema:
-        nested["fields"] = [f | {"type": _define_once(f["type"], defined)} for f in schema["fields"]]
+        nested["fields"] = [
+            f | {"type": _define_once(f["type"], defined)} for f in schema["fields"]
+        ]
     return schema | nested
 
 

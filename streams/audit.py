@@ -173,15 +173,15 @@ def audit(
         RetryLater: no broker answers, or a transaction stays open.
     """
     # offsets first: whatever they cover is in the topics by then
-    evidence = {s.name: _Evidence(s, committed_offsets(config, s)) for s in pipeline.stages.values()}
+    evidence = {
+        s.name: _Evidence(s, committed_offsets(config, s)) for s in pipeline.stages.values()
+    }
     records = _counted(read_settled(config, [t.name for t in pipeline.topics]), on_progress)
     _look_at(records, pipeline, evidence)
     return Audit([e.conclude() for e in evidence.values()])
 
 
-def _counted(
-    records: Iterable[Received], on_progress: Callable[[int], None]
-) -> Iterable[Received]:
+def _counted(records: Iterable[Received], on_progress: Callable[[int], None]) -> Iterable[Received]:
     count = 0
     for count, received in enumerate(records, 1):
         if count % 1000 == 0:

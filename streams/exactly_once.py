@@ -165,7 +165,8 @@ class ExactlyOnce:
     def _open_producer(self) -> None:
         while not self._stopping.is_set():
             try:
-                return self._producer.open()
+                self._producer.open()
+                return
             except RetryLater as error:
                 log.warning("%s: %s", self.stage.name, error)
                 self._stopping.wait(_ABORT_PAUSE)

@@ -93,7 +93,7 @@ class MemoryDriver:
     def run(self) -> None:
         """Runs the stages until no input is left."""
         with asyncio.Runner() as runner:
-            while any([runner.run(self._step(p)) for p in self._processors]):
+            while sum(runner.run(self._step(p)) for p in self._processors):
                 pass
 
     def received(self, topic: Topic[Any]) -> list[Received]:
@@ -116,16 +116,16 @@ class MemoryDriver:
         states = (state for (name, _), state in self._states.items() if name == stage)
         return [received for state in states for received in state.waiting()]
 
-    async def _step(self, processor: Processor) -> bool:
-        """Runs one stage on everything it has not read yet; whether there was anything."""
-        stage, worked = processor.stage, False
+    async def _step(self, processor: Processor) -> int:
+        """Runs one stage on everything it has not read yet; how much that was."""
+        stage, worked = processor.stage, 0
         for topic in stage.reads:
             for partition in range(topic.partitions):
                 unread = self._logs[topic.name, partition]
                 while (at := self._next[stage.name, topic.name, partition]) < len(unread):
                     self._next[stage.name, topic.name, partition] += 1
                     await self._process(processor, unread[at])
-                    worked = True
+                    worked += 1
         return worked
 
     async def _process(self, processor: Processor, received: Received) -> None:

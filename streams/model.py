@@ -188,5 +188,3 @@ def _pause(attempt: int, error: RetryLater) -> float:
     jitter = 0.8 + 0.4 * random.random()
     backoff = min(0.5 * 2.0 ** (attempt - 1), _LONGEST_PAUSE) * jitter
     return max(backoff, error.seconds) if isinstance(error, RetryAfter) else backoff
-
-

@@ -153,7 +153,12 @@ def _record_types(annotation: Any) -> set[type]:
     origin = get_origin(annotation)
     if origin is None:
         return {annotation}
-    if origin in (Union, types.UnionType) or origin.__name__ in ("list", "Sequence", "tuple", "Bound"):
+    if origin in (Union, types.UnionType) or origin.__name__ in (
+        "list",
+        "Sequence",
+        "tuple",
+        "Bound",
+    ):
         return set().union(*(_record_types(a) for a in get_args(annotation) if a is not ...))
     raise UsageError(f"can't return {annotation!r}: return a record, several in a list, or None")
 

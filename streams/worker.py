@@ -105,9 +105,9 @@ class Worker:
             time.sleep(0.1)
             on_tick()
             idle_since = (idle_since or time.monotonic()) if self.idle else None
-            if until_idle is not None and idle_since is not None:
-                if time.monotonic() - idle_since >= until_idle:
-                    self.stop()
+            idle_for = time.monotonic() - idle_since if idle_since is not None else -1.0
+            if until_idle is not None and idle_for >= until_idle:
+                self.stop()
         self.close()
         if self.failure is not None:
             raise self.failure

@@ -220,8 +220,14 @@ class _Screen:
     """What moves while the stages work."""
 
     def __init__(self, worker: "Worker", outcomes: _Outcomes) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         self._worker, self._outcomes = worker, outcomes
         self._bar = Progress(

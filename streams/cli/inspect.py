@@ -79,7 +79,7 @@ def _to_json(received: "Received") -> dict[str, Any]:
         "offset": received.offset,
         "timestamp": received.timestamp,
         "key": received.key,
-        "headers": {name: text for name, text in received.headers},
+        "headers": dict(received.headers),
         "schema": schema or None,
         "value": received.value if value is None else value,
     }

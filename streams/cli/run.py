@@ -101,7 +101,7 @@ def ingest_paths(
         return ingestion.run(sources, limit)
 
 
-class _ingest_bar:  # noqa: N801 - used like a function
+class _ingest_bar:
     """A progress bar with rate and time left; calling it moves it."""
 
     def __enter__(self) -> Callable[["Progress"], None]:

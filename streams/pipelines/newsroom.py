@@ -47,7 +47,7 @@ from streams.prompts import excerpt
 MAX_DRAFTS = 2
 """A review may send an article back once."""
 
-EXCERPT_BYTES = 900
+EXCERPT_BYTES = 600
 """How much of a document the model reads: what a small model can take in."""
 
 newsroom = Pipeline("newsroom")
@@ -64,7 +64,7 @@ class Points:
 class Body:
     """What the model writes into a draft."""
 
-    text: Annotated[str, Text(max=420)]
+    text: Annotated[str, Text(max=320)]
 
 
 @record
@@ -72,7 +72,13 @@ class Verdict:
     """What the model says of a draft."""
 
     verdict: Literal["publish", "revise"]
-    note: Annotated[str, Text(max=80)]
+    note: Annotated[str, Text(max=50)]
+
+
+def whole_sentences(text: str) -> str:
+    """The text without a last sentence that its bound cut off."""
+    end = max(text.rfind(mark) for mark in ".!?。！？؟")
+    return text[: end + 1] if end > len(text) // 3 else text
 
 
 @newsroom.stage(reads=documents, writes=classifications, prompt="classify@1")
@@ -117,22 +123,24 @@ async def draft(order: Outline | Revision, llm: Llm) -> Draft:
     note = order.note if isinstance(order, Revision) else ""
     attempt = order.attempt if isinstance(order, Revision) else 1
     body = await llm(Body, title=plan.title, text=plan.excerpt, points=plan.points, note=note)
-    return Draft(plan, body.text, attempt)
+    return Draft(plan, whole_sentences(body.text), attempt)
 
 
 @newsroom.stage(reads=drafts, writes=headlines, prompt="headline@1")
 async def headline(draft: Draft, llm: Llm) -> Headline:
-    return await llm(Headline, title=draft.outline.title, body=draft.body)
+    return await llm(Headline, body=draft.body)
 
 
 @newsroom.stage(reads=drafts, writes=summaries, prompt="summary@1")
 async def summary(draft: Draft, llm: Llm) -> Summary:
-    return await llm(Summary, title=draft.outline.title, body=draft.body)
+    written = await llm(Summary, body=draft.body)
+    return Summary(whole_sentences(written.text))
 
 
 @newsroom.stage(reads=drafts, writes=social_posts, prompt="social@1")
 async def social(draft: Draft, llm: Llm) -> SocialPost:
-    return await llm(SocialPost, title=draft.outline.title, body=draft.body)
+    written = await llm(SocialPost, body=draft.body)
+    return SocialPost(whole_sentences(written.text))
 
 
 @newsroom.stage(
@@ -143,9 +151,7 @@ async def social(draft: Draft, llm: Llm) -> SocialPost:
 async def review(
     draft: Draft, headline: Headline, summary: Summary, post: SocialPost, llm: Llm
 ) -> Revision | Review:
-    opinion = await llm(
-        Verdict, title=draft.outline.title, body=draft.body, headline=headline.text
-    )
+    opinion = await llm(Verdict, headline=headline.text, body=draft.body)
     if opinion.verdict == "revise" and draft.attempt < MAX_DRAFTS:
         return Revision(draft.outline, opinion.note, draft.attempt + 1)
     return Review(draft, headline, summary, post, opinion.note)

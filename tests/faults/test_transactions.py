@@ -216,9 +216,7 @@ def test_a_record_the_broker_refuses_becomes_a_dead_letter(
 
     case.pipeline = passing
     case.run()
-    letters = oracle.read(
-        bootstrap_servers, passing.dead_letters.name, schema_of(DeadLetter)
-    )
+    letters = oracle.read(bootstrap_servers, passing.dead_letters.name, schema_of(DeadLetter))
     (letter,) = letters
     assert letter.key == "k9"
     assert letter.value["inputs"][0]["value"] == large
@@ -226,9 +224,7 @@ def test_a_record_the_broker_refuses_becomes_a_dead_letter(
 
 
 def _limit(config: dict[str, Any], topic: str, most: int) -> None:
-    entry = ConfigEntry(
-        "max.message.bytes", str(most), incremental_operation=AlterConfigOpType.SET
-    )
+    entry = ConfigEntry("max.message.bytes", str(most), incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
     admin = AdminClient(config)
     for future in admin.incremental_alter_configs([resource]).values():

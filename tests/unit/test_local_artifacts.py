@@ -60,7 +60,7 @@ def test_pip_tells_its_progress() -> None:
 
 def test_pip_tells_why_it_failed() -> None:
     program = "print('ERROR: No matching distribution'); raise SystemExit(1)"
-    with pytest.raises(RuntimeError, match="^No matching distribution$"):
+    with pytest.raises(RuntimeError, match=r"^No matching distribution$"):
         wheel._run([sys.executable, "-c", program], 1000, lambda _done: None)
 
 

@@ -30,7 +30,7 @@ from producers.sources import (
 SAMPLES = Path(__file__).parents[2] / "streams" / "pipelines" / "samples"
 GERMAN = "Größe und Schönheit: im Fluß über die Brücke, schöne Grüße.\n"
 RUSSIAN = "Привет, как дела сегодня? Мы идем в библиотеку.\n"
-CHINESE = "今天天气很好，我们去图书馆看书。\n"  # noqa: RUF001
+CHINESE = "今天天气很好，我们去图书馆看书。\n"
 ARABIC = "مرحبا بالعالم كيف حالكم اليوم\n"
 JAPANESE = "日本語のテキストです。図書館へ行きました。\n"
 EMOJI = "🎉🦆 👩‍🚀🇩🇪\n"
@@ -196,7 +196,7 @@ def test_an_interrupted_standard_input_leaves_nothing_behind(tmp_path: Path) -> 
         (RUSSIAN, "cp1251"),
         (RUSSIAN, "koi8_r"),
         (CHINESE, "gb18030"),
-        ("你好，世界。今天天气很好。", "gb18030"),  # noqa: RUF001
+        ("你好，世界。今天天气很好。", "gb18030"),
         (ARABIC, "cp1256"),
         (JAPANESE, "cp932"),
         (JAPANESE, "euc_jp"),

@@ -1,0 +1,329 @@
+"""The audit's evidence: clean runs pass, every loss and every double is seen."""
+
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from schemas.message import Headers, Received
+from schemas.record import record
+from schemas.topics import Topic
+from streams import MemoryDriver, Pipeline, join
+from streams.audit import SHOWN, Audit, StageAudit, _Evidence, _look_at
+
+
+@record
+class Order:
+    id: str
+    text: str
+
+
+@record
+class Word:
+    text: str
+
+
+@record
+class Count:
+    words: int
+
+
+@record
+class Pair:
+    text: str
+
+
+orders = Topic("shop.orders", Order, key="id")
+words = Topic("shop.words", Word)
+counts = Topic("shop.counts", Count)
+pairs = Topic("shop.pairs", Pair)
+
+shop = Pipeline("shop")
+
+
+@shop.stage(reads=orders, writes=words)
+async def split(order: Order) -> list[Word]:
+    if order.text == "bad":
+        raise ValueError("no")
+    return [Word(word) for word in order.text.split()]
+
+
+@shop.stage(reads=orders, writes=counts)
+async def count(order: Order) -> Count:
+    if order.text == "lost":
+        raise ValueError("no")
+    return Count(len(order.text.split()))
+
+
+@shop.stage(reads=join(orders, counts, on="origin"), writes=pairs)
+async def pair(order: Order, count: Count) -> Pair:
+    return Pair(f"{order.text} {count.words}")
+
+
+def ran(*texts: str) -> list[Received]:
+    """Everything in the topics after orders of these texts."""
+    driver = MemoryDriver(shop)
+    for number, text in enumerate(texts):
+        driver.write(orders, Order(f"id-{number}", text))
+    driver.run()
+    return [each for topic in shop.topics for each in driver.received(topic)]
+
+
+def ends(records: Iterable[Received]) -> dict[tuple[str, int], int]:
+    found: dict[tuple[str, int], int] = {}
+    for each in records:
+        at = (each.topic, each.partition)
+        found[at] = max(found.get(at, 0), each.offset + 1)
+    return found
+
+
+def audit(
+    records: list[Received], committed: dict[tuple[str, int], int] | None = None
+) -> dict[str, StageAudit]:
+    """Reports by stage; by default everything there is has been committed."""
+    upto = ends(records) if committed is None else committed
+    evidence = {s.name: _Evidence(s, upto) for s in shop.stages.values()}
+    _look_at(records, shop, evidence)
+    return {name: each.conclude() for name, each in evidence.items()}
+
+
+def ok(reports: dict[str, StageAudit]) -> bool:
+    return Audit(list(reports.values())).ok
+
+
+def written_by(
+    stage: str, topic: Topic[Order] | Topic[Word] | Topic[Count] | Topic[Pair]
+) -> Callable[[Received], bool]:
+    source = f"shop/{stage}".encode()
+    return lambda r: r.topic == topic.name and dict(r.headers).get("ce_source") == source
+
+
+def without(
+    records: list[Received], which: Callable[[Received], bool], number: int = 0
+) -> list[Received]:
+    """The records without one of those that match; its offset stays committed."""
+    gone = [r for r in records if which(r)][number]
+    return [r for r in records if r is not gone]
+
+
+def again(records: list[Received], which: Callable[[Received], bool]) -> list[Received]:
+    """The records and one of those that match once more, at the end of its partition."""
+    found = next(r for r in records if which(r))
+    offset = ends(records)[found.topic, found.partition]
+    copy = Received(found.topic, found.partition, offset, 0, found.key, found.value, found.headers)
+    return [*records, copy]
+
+
+# --- clean runs ------------------------------------------------------------------------------
+
+
+def test_a_clean_run_is_ok() -> None:
+    reports = audit(ran("a b c", "d", "e f"))
+    assert ok(reports)
+    split, count, pair = (reports[name] for name in ("split", "count", "pair"))
+    assert (split.inputs, split.outputs) == (3, 6)
+    assert (count.inputs, count.outputs) == (3, 3)
+    assert (pair.inputs, pair.outputs, pair.waiting) == (6, 3, 0)
+    assert [r.examples for r in reports.values()] == [[], [], []]
+
+
+def test_nothing_at_all_is_ok() -> None:
+    assert ok(audit([]))
+
+
+def test_a_filtered_input_is_fine() -> None:
+    reports = audit(ran("", "a"))
+    assert ok(reports)
+    assert (reports["split"].filtered, reports["split"].outputs) == (1, 1)
+
+
+def test_a_dead_letter_is_fine_and_counted() -> None:
+    reports = audit(ran("bad", "a"))
+    assert ok(reports)
+    assert (reports["split"].dead, reports["split"].inputs) == (1, 2)
+    assert reports["count"].dead == 0
+
+
+def test_a_half_that_waits_is_fine_and_counted() -> None:
+    reports = audit(ran("lost", "a"))
+    assert ok(reports)
+    assert (reports["count"].dead, reports["pair"].waiting) == (1, 1)
+    assert reports["pair"].inputs == 3
+
+
+def test_undecodable_bytes_are_dead_not_missing() -> None:
+    driver = MemoryDriver(shop)
+    driver.write_bytes(orders.name, b"k", b"junk")
+    driver.run()
+    reports = audit([r for topic in shop.topics for r in driver.received(topic)])
+    assert ok(reports)
+    assert [reports[s].dead for s in ("split", "count", "pair")] == [1, 1, 1]
+
+
+def test_what_is_not_committed_is_unread_not_missing() -> None:
+    records = [r for r in ran("a b", "c") if r.topic == orders.name]
+    reports = audit(records, committed={})
+    assert ok(reports)
+    assert [(r.inputs, r.unread) for r in reports.values()] == [(0, 2)] * 3
+
+
+def test_the_order_of_the_topics_does_not_matter() -> None:
+    records = ran("a b", "bad", "", "lost", "c")
+    by_topic = sorted(records, key=lambda r: (r.topic, r.partition, r.offset))
+    assert audit(by_topic, ends(records)) == audit(records)
+
+
+def test_foreign_records_in_a_topic_are_inputs_of_its_readers_only() -> None:
+    records = ran("a")
+    foreign = Received(words.name, 3, 50, 0, None, b"?", [("ce_source", b"elsewhere/split")])
+    reports = audit([*records, foreign])
+    assert ok(reports)
+    assert reports["split"].outputs == 1
+
+
+def test_records_of_other_topics_and_garbage_headers_do_not_disturb() -> None:
+    garbage: Headers = [("ce_source", b"\xff"), ("ce_inputs", b"\xff"), ("ce_part", b"x/y")]
+    strange = Received("other", 0, 0, 0, None, None, garbage)
+    assert ok(audit([*ran("a b"), strange]))
+
+
+# --- losses ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("stage", "topic"), [("count", counts), ("pair", pairs)])
+def test_a_removed_output_is_missing(stage: str, topic: Topic[Count] | Topic[Pair]) -> None:
+    records = ran("a b", "c")
+    reports = audit(without(records, written_by(stage, topic)), ends(records))
+    assert not ok(reports)
+    # a join's output accounts for two inputs
+    assert reports[stage].missing == (2 if stage == "pair" else 1)
+    assert reports[stage].duplicates == 0
+
+
+def test_a_missing_input_is_named() -> None:
+    records = ran("a")
+    (source,) = [r for r in records if r.topic == orders.name]
+    reports = audit(without(records, written_by("count", counts)), ends(records))
+    assert reports["count"].examples == [f"missing: {source.position}"]
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_one_missing_part_of_a_fan_out_is_missing(number: int) -> None:
+    records = ran("a b c")
+    reports = audit(without(records, written_by("split", words), number), ends(records))
+    assert (reports["split"].missing, reports["split"].duplicates) == (1, 0)
+    assert reports["count"].ok
+
+
+def test_a_removed_dead_letter_is_missing() -> None:
+    records = ran("bad")
+    gone = without(records, lambda r: r.topic == shop.dead_letters.name)
+    assert audit(gone, ends(records))["split"].missing == 1
+
+
+def test_a_removed_filter_mark_is_missing() -> None:
+    records = ran("")
+    gone = without(records, lambda r: r.topic == shop.filtered.name)
+    assert audit(gone, ends(records))["split"].missing == 1
+
+
+def test_a_lost_change_of_state_is_missing() -> None:
+    records = ran("lost")
+    state = shop.stages["pair"].state
+    assert state is not None
+    gone = without(records, lambda r: r.topic == state.name)
+    assert audit(gone, ends(records))["pair"].missing == 1
+
+
+def test_a_lost_tail_is_missing() -> None:
+    records = ran(*"abcdefghij")
+    gone = [r for r in records if r.topic != counts.name]
+    assert audit(gone, ends(records))["count"].missing == 10
+
+
+def test_a_report_names_only_so_many() -> None:
+    records = ran(*"abcdefghijklmnopqrstuvwxyz")
+    gone = [r for r in records if r.topic != counts.name]
+    report = audit(gone, ends(records))["count"]
+    assert report.missing == 26
+    assert len(report.examples) == SHOWN
+
+
+# --- doubles ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("stage", "topic", "inputs"), [("count", counts, 1), ("pair", pairs, 2)])
+def test_a_repeated_output_is_a_duplicate(
+    stage: str, topic: Topic[Count] | Topic[Pair], inputs: int
+) -> None:
+    records = ran("a b", "c")
+    reports = audit(again(records, written_by(stage, topic)), ends(records))
+    assert not ok(reports)
+    assert (reports[stage].duplicates, reports[stage].missing) == (inputs, 0)
+
+
+def test_a_repeated_part_of_a_fan_out_is_a_duplicate() -> None:
+    records = ran("a b c")
+    reports = audit(again(records, written_by("split", words)), ends(records))
+    assert (reports["split"].duplicates, reports["split"].missing) == (1, 0)
+
+
+def test_a_repeated_part_does_not_stand_for_a_missing_one() -> None:
+    records = ran("a b")
+    which = written_by("split", words)
+    assert audit(without(again(records, which), which, 1), ends(records))["split"].missing == 1
+
+
+def test_a_repeated_dead_letter_is_a_duplicate() -> None:
+    records = ran("bad")
+    twice = again(records, lambda r: r.topic == shop.dead_letters.name)
+    assert audit(twice, ends(records))["split"].duplicates == 1
+
+
+@pytest.mark.parametrize("text", ["a", "a b"])
+def test_an_input_in_an_output_and_in_a_dead_letter_is_a_duplicate(text: str) -> None:
+    records = ran(text)
+    output = next(r for r in records if written_by("split", words)(r))
+    headers = [(n, v) for n, v in output.headers if n != "ce_part"]
+    dead = Received(shop.dead_letters.name, 0, 0, 0, b"k", b"", headers)
+    reports = audit([*records, dead], ends(records))
+    assert reports["split"].duplicates == 1
+    assert reports["split"].dead == 1
+
+
+def test_an_input_in_an_output_and_filtered_is_a_duplicate() -> None:
+    records = ran("a")
+    output = next(r for r in records if written_by("count", counts)(r))
+    mark = Received(shop.filtered.name, 0, 0, 0, b"k", b"", output.headers)
+    assert audit([*records, mark], ends(records))["count"].duplicates == 1
+
+
+def test_a_half_that_was_used_and_still_waits_is_a_duplicate() -> None:
+    records = ran("a")
+    state = shop.stages["pair"].state
+    assert state is not None
+    kept = without(records, lambda r: r.topic == state.name and r.value is None)
+    assert audit(kept, ends(records))["pair"].duplicates == 1
+
+
+def test_a_duplicate_is_named() -> None:
+    records = ran("a")
+    (source,) = [r for r in records if r.topic == orders.name]
+    report = audit(again(records, written_by("count", counts)), ends(records))["count"]
+    assert report.examples == [f"duplicates: {source.position}"]
+
+
+# --- the report ------------------------------------------------------------------------------
+
+
+def test_the_report_as_json_has_the_promised_fields() -> None:
+    report = Audit(list(audit(ran("a")).values())).to_json()
+    assert report["ok"] is True
+    promised = {"stage", "inputs", "outputs", "dead", "missing", "duplicates", "calls", "repaid"}
+    assert [s["stage"] for s in report["stages"]] == ["split", "count", "pair"]
+    assert all(promised <= stage.keys() for stage in report["stages"])
+
+
+def test_one_bad_stage_makes_the_report_bad() -> None:
+    assert Audit([StageAudit("a"), StageAudit("b")]).ok
+    assert not Audit([StageAudit("a"), StageAudit("b", missing=1)]).ok
+    assert not Audit([StageAudit("a"), StageAudit("b", duplicates=1)]).ok
