@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from consumers.reader import DEFAULTS, end_offsets, partitions_of, to_received
 from schemas.codec import codec_for
 from schemas.errors import RecordRejected, RetryLater, Stop
-from schemas.message import Call, Received, calls_in
+from schemas.message import Call, Received, calls_in, record_id
 from schemas.records import Article
 from schemas.topics import Topic
 
@@ -159,11 +159,10 @@ def _commit(consumer: Consumer, records: list[Received]) -> None:
 def file_name(article: Article) -> str:
     """``slug-of-the-title-1a2b3c4d5e6f.md``: made of the title and the id alone."""
     plain = unicodedata.normalize("NFKC", article.title).lower()
-    slug = re.sub(r"[\W_]+", "-", plain).strip("-")
-    while len(slug.encode()) > 80:
-        slug = slug[:-1]
-    safe_id = re.sub(r"[^0-9A-Za-z-]", "_", article.id)[:64]
-    return f"{slug.strip('-') or 'article'}-{safe_id}.md"
+    slug = re.sub(r"[\W_]+", "-", plain[:200]).strip("-")
+    short = slug.encode()[:80].decode("utf-8", "ignore").strip("-")
+    plain_id = article.id if re.fullmatch(r"[0-9a-z-]{1,64}", article.id) else record_id(article.id)
+    return f"{short or 'article'}-{plain_id}.md"
 
 
 def to_markdown(article: Article, calls: list[Call]) -> str:
@@ -185,6 +184,15 @@ def to_markdown(article: Article, calls: list[Call]) -> str:
         "prompt_tokens": sum(c.prompt_tokens for c in calls),
         "completion_tokens": sum(c.completion_tokens for c in calls),
     }
-    lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in front.items()]
+    lines = [f"{name}: {_quoted(value)}" for name, value in front.items()]
     title = " ".join(article.title.split())
     return "\n".join(["---", *lines, "---", "", f"# {title}", "", article.body.strip(), ""])
+
+
+# what JSON leaves as it is and YAML does not read, or reads as a line break
+_NO_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+
+
+def _quoted(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return _NO_YAML.sub(lambda match: f"\\u{ord(match.group()):04x}", text)

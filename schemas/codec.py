@@ -83,18 +83,18 @@ class Codec(Generic[R]):
         """
         if value is None:
             raise DecodeError(f"no value where a {self._name} was expected")
-        writer = self._schema if self.is_current(value) else self._writer_schema(value)
+        current = value.startswith(self._prefix)
+        writer = self._schema if current else self._writer_schema(value)
         stream = BytesIO(value)
         stream.seek(_HEADER)
         try:
-            reader = None if writer is self._schema else self._schema
-            data = schemaless_reader(stream, writer, reader)
-            decoded = self._from_avro(cast(dict[str, Any], data))
+            data = schemaless_reader(stream, writer, None if current else self._schema)
+            decoded: R = self._from_avro(data)  # type: ignore[arg-type]
         except Exception as error:  # as above: damaged bytes fail in any way
             raise DecodeError(f"damaged {self._name}: {_brief(error)}") from error
         if stream.tell() != len(value):
             raise DecodeError(f"{len(value) - stream.tell()} stray bytes after the {self._name}")
-        return cast(R, decoded)
+        return decoded
 
     def is_current(self, value: bytes | None) -> bool:
         """Whether the bytes were written with the record's present schema."""

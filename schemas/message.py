@@ -17,15 +17,19 @@ Headers follow CloudEvents' Kafka binding in binary mode (``ce_…``) and W3C Tr
 """
 
 import json
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
+from functools import cache
 from hashlib import blake2b
 from typing import NamedTuple
 
 Headers = list[tuple[str, bytes | None]]
 
-CONTENT_TYPE = b"application/avro"
+_VERSION = ("ce_specversion", b"1.0")
+_CONTENT = ("content-type", b"application/avro")
+_TRACEPARENT = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Position(NamedTuple):
@@ -45,8 +49,7 @@ class Position(NamedTuple):
         return cls(topic, int(partition), int(offset))
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):
     """A record as read from a topic. ``timestamp`` is in milliseconds since 1970 UTC."""
 
     topic: str
@@ -59,6 +62,7 @@ class Received:
 
     @property
     def position(self) -> Position:
+        """Where it stands."""
         return Position(self.topic, self.partition, self.offset)
 
     @property
@@ -67,8 +71,7 @@ class Received:
         return len(self.value or b"") + len(self.key or b"")
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """A record to be written. ``partition`` -1 leaves the choice to the partitioner."""
 
     topic: str
@@ -101,17 +104,22 @@ def calls_in(headers: Headers) -> list[Call]:
     if not encoded:
         return []
     try:
-        return [Call(*entry) for entry in json.loads(encoded)]
-    except (ValueError, TypeError):
+        entries = json.loads(encoded)
+    except (ValueError, RecursionError):
         return []  # a foreign producer's header of the same name
+    return [Call(*e) for e in entries if _is_call(e)] if isinstance(entries, list) else []
 
 
-def _trace_and_span(parent: bytes | None, ce_id: str) -> bytes:
+def _is_call(entry: object) -> bool:
+    kinds = (str, str, str, str, int, int, int)
+    return isinstance(entry, list) and tuple(map(type, entry)) == kinds
+
+
+def _trace_and_span(parent: bytes | None, ce_id: bytes) -> bytes:
     """The trace goes on from the parent; the span's id is the record's, so it is deterministic."""
-    trace = ce_id.encode()
-    if parent is not None and len(parent) == 55 and parent.startswith(b"00-"):
-        trace = parent[3:35]
-    return b"00-%s-%s-01" % (trace, ce_id[:16].encode())
+    if parent is not None and _TRACEPARENT.fullmatch(parent):
+        return b"00-%b-%b-01" % (parent[3:35], ce_id[:16])
+    return b"00-%b-%b-01" % (ce_id, ce_id[:16])
 
 
 class _Clock:
@@ -133,24 +141,42 @@ _clock = _Clock()
 
 def record_id(*parts: str) -> str:
     """A deterministic id: 32 hexadecimal digits made of the parts."""
-    return blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return _digest("\0".join(parts).encode("utf-8", "surrogatepass"))
+
+
+def _digest(content: bytes) -> str:
+    return blake2b(content, digest_size=16).hexdigest()
+
+
+@cache
+def _constant(name: str, value: str) -> tuple[str, bytes]:
+    return name, value.encode()
 
 
 def first_headers(ce_id: str, source: str, ce_type: str) -> Headers:
-    """Headers of a record that enters a pipeline."""
+    """Headers of a record that enters a pipeline.
+
+    Args:
+        ce_id: 32 hexadecimal digits, as :func:`record_id` makes them.
+        source: where it came from, a URI.
+        ce_type: the full name of its schema.
+    """
+    encoded = ce_id.encode()
     return [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", ce_id.encode()),
-        ("ce_source", source.encode()),
-        ("ce_type", ce_type.encode()),
+        _VERSION,
+        ("ce_id", encoded),
+        ("ce_source", source.encode("utf-8", "replace")),
+        _constant("ce_type", ce_type),
         ("ce_time", _clock.now()),
-        ("content-type", CONTENT_TYPE),
-        ("traceparent", _trace_and_span(None, ce_id)),
+        _CONTENT,
+        ("traceparent", _trace_and_span(None, encoded)),
     ]
 
 
 class Lineage:
     """The headers of everything that one input (or one join's inputs) gives rise to."""
+
+    __slots__ = ("_calls", "_ids", "_inputs", "_origin", "_parent", "_positions", "_stage")
 
     def __init__(self, stage: str, inputs: Sequence[Received]) -> None:
         """
@@ -158,30 +184,32 @@ class Lineage:
             stage: ``pipeline/stage``, the CloudEvents source of the outputs.
             inputs: the records the outputs are made from; the first one's trace is carried on.
         """
-        self._stage = stage
-        self._inputs = inputs
-        known = dict(inputs[0].headers)
-        self._ids = [self._id_of(i, known if i is inputs[0] else dict(i.headers)) for i in inputs]
+        self._stage, self._inputs = stage, inputs
+        topic, partition, offset, _, _, _, headers = inputs[0]
+        known = dict(headers)
+        self._positions = first = f"{topic}:{partition}:{offset}".encode()
+        self._ids = known.get("ce_id") or first
+        for other in inputs[1:]:
+            position = str(other.position).encode()
+            self._positions += b"," + position
+            self._ids += b"\0" + (dict(other.headers).get("ce_id") or position)
         self._parent = known.get("traceparent")
-        self._origin = known.get("ce_origin") or str(inputs[0].position).encode()
+        self._origin = known.get("ce_origin") or first
         self._calls = known.get("ce_calls")
-
-    @staticmethod
-    def _id_of(received: Received, headers: dict[str, bytes | None]) -> str:
-        return (headers.get("ce_id") or b"").decode("utf-8", "replace") or str(received.position)
 
     def headers(self, ce_type: str, part: int, parts: int, own: Sequence[Call] = ()) -> Headers:
         """Headers of output number ``part`` of ``parts``; ``own`` are the stage's completions."""
-        ce_id = record_id(self._stage, *self._ids, ce_type, str(part))
+        source, kind = _constant("ce_source", self._stage), _constant("ce_type", ce_type)
+        ce_id = _digest(b"%b\0%b\0%b\0%d" % (source[1], self._ids, kind[1], part)).encode()
         headers: Headers = [
-            ("ce_specversion", b"1.0"),
-            ("ce_id", ce_id.encode()),
-            ("ce_source", self._stage.encode()),
-            ("ce_type", ce_type.encode()),
+            _VERSION,
+            ("ce_id", ce_id),
+            source,
+            kind,
             ("ce_time", _clock.now()),
-            ("content-type", CONTENT_TYPE),
+            _CONTENT,
             ("traceparent", _trace_and_span(self._parent, ce_id)),
-            ("ce_inputs", ",".join(str(i.position) for i in self._inputs).encode()),
+            ("ce_inputs", self._positions),
             ("ce_origin", self._origin),
         ]
         if parts > 1:
@@ -189,9 +217,10 @@ class Lineage:
         if own:
             headers.append(("ce_prompt", ",".join(dict.fromkeys(c.prompt for c in own)).encode()))
             headers.append(("ce_model", ",".join(dict.fromkeys(c.model for c in own)).encode()))
-        calls = self._all_calls(own)
-        if calls:
-            headers.append(("ce_calls", calls))
+        if own or self._calls or len(self._inputs) > 1:
+            calls = self._all_calls(own)
+            if calls:
+                headers.append(("ce_calls", calls))
         return headers
 
     def _all_calls(self, own: Sequence[Call]) -> bytes | None:

@@ -14,6 +14,7 @@ by :data:`DEFAULT_MAX_LENGTH` where nothing is said.
 
 import dataclasses
 import json
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -51,6 +52,8 @@ DEFAULT_MAX_LENGTH = 600
 
 DEFAULT_MAX_ITEMS = 12
 """Items a model may write into an array field that states no bound."""
+
+_SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 _PRIMITIVES: dict[type, str] = {
     str: "string",
@@ -184,6 +187,7 @@ def _avro_type(annotation: Any, text: Text, enum_name: str, namespace: str) -> A
         return binding_of(annotation).expanded
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Literal:
+        _check_symbols(args)
         return {"type": "enum", "name": enum_name, "namespace": namespace, "symbols": list(args)}
     if origin in (Union, types.UnionType):
         return _avro_optional(args, text, enum_name, namespace)
@@ -198,11 +202,20 @@ def _avro_type(annotation: Any, text: Text, enum_name: str, namespace: str) -> A
     raise UsageError(f"{annotation!r} has no Avro type; see the list in schemas/record.py")
 
 
+def _check_symbols(symbols: tuple[Any, ...]) -> None:
+    for symbol in symbols:
+        if not (isinstance(symbol, str) and _SYMBOL.fullmatch(symbol)):
+            raise UsageError(
+                f"{symbol!r} can't be a symbol of an Avro enum, only letters, digits and _"
+            )
+
+
 def _avro_optional(args: tuple[Any, ...], text: Text, enum_name: str, namespace: str) -> Any:
     others = [a for a in args if a is not type(None)]
     if len(others) != 1 or len(args) != 2:
         raise UsageError("a union may only be `T | None`")
-    return ["null", _avro_type(others[0], text, enum_name, namespace)]
+    annotation, inner = _split_annotated(others[0])
+    return ["null", _avro_type(annotation, inner if inner.max else text, enum_name, namespace)]
 
 
 def _define_once(schema: Any, defined: set[str]) -> Any:
@@ -273,7 +286,7 @@ def canonical(schema: Schema) -> str:
 
 def _to_avro(cls: type) -> Callable[[Any], dict[str, Any]]:
     names = tuple(f.name for f in dataclasses.fields(cls))
-    nested = _nested(cls, lambda c: binding_of(c).to_avro)
+    nested = _nested(cls, lambda c: binding_of(c).to_avro, _integer)
     if not nested:
         return lambda r: {name: getattr(r, name) for name in names}
     return lambda r: {
@@ -283,27 +296,41 @@ def _to_avro(cls: type) -> Callable[[Any], dict[str, Any]]:
 
 
 def _from_avro(cls: type) -> Callable[[dict[str, Any]], Any]:
-    nested = _nested(cls, lambda c: binding_of(c).from_avro)
+    nested = _nested(cls, lambda c: binding_of(c).from_avro, None)
     if not nested:
         return lambda data: cls(**data)
     return lambda data: cls(**{k: nested[k](v) if k in nested else v for k, v in data.items()})
 
 
-def _nested(cls: type, converter: Callable[[type], Convert]) -> dict[str, Convert]:
-    """A converter for each field that holds records, at any depth."""
+def _integer(value: Any) -> int:
+    if type(value) is not int:  # fastavro would cut 1.5 to 1 and write True as 1
+        raise TypeError(f"{value!r} is no integer")
+    return value
+
+
+def _nested(
+    cls: type, of_record: Callable[[type], Convert], of_integer: Convert | None
+) -> dict[str, Convert]:
+    """A converter for each field that needs one, because it holds records or integers."""
     hints = typing.get_type_hints(cls)
-    found = {name: _convert(hints[name], converter) for name in hints}
+    found = {name: _convert(hints[name], of_record, of_integer) for name in hints}
     return {name: convert for name, convert in found.items() if convert is not None}
 
 
-def _convert(annotation: object, converter: Callable[[type], Convert]) -> Convert | None:
+def _convert(
+    annotation: object, of_record: Callable[[type], Convert], of_integer: Convert | None
+) -> Convert | None:
     if is_record(annotation):
-        return converter(annotation)
-    inner = [_convert(a, converter) for a in get_args(annotation) if a is not type(None)]
+        return of_record(annotation)
+    if annotation is int:
+        return of_integer
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return None
+    inner = [_convert(a, of_record, of_integer) for a in get_args(annotation)]
     one = next((c for c in inner if c is not None), None)
     if one is None:
         return None
-    origin = get_origin(annotation)
     if origin is list:
         return lambda values: [one(v) for v in values]
     if origin is dict:

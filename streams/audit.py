@@ -75,7 +75,7 @@ class _Evidence:
         self._accounted: Counter[Position] = Counter()
         self._parts: dict[Position, Counter[str]] = defaultdict(Counter)
         self._expected: dict[Position, int] = {}
-        self._waiting: dict[bytes | None, list[Position]] = {}
+        self._waiting: dict[tuple[int, bytes | None], list[Position]] = {}
         self._calls: set[str] = set()
 
     def see_input(self, received: Received) -> None:
@@ -100,10 +100,11 @@ class _Evidence:
 
     def see_state(self, received: Received) -> None:
         # a changelog: the last record of a key counts, a tombstone takes it away
+        half = (received.partition, received.key)
         if received.value is None:
-            self._waiting.pop(received.key, None)
+            self._waiting.pop(half, None)
         else:
-            self._waiting[received.key] = inputs_of(received.headers)
+            self._waiting[half] = inputs_of(received.headers)
 
     def conclude(self) -> StageAudit:
         for position in (p for positions in self._waiting.values() for p in positions):

@@ -5,6 +5,7 @@ comes back is checked again here, since an endpoint may ignore the schema.
 """
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -141,6 +142,8 @@ def _check(schema: JsonSchema, value: object, where: str) -> None:
         raise ReplyRejected(f"{where} is {type(value).__name__}, not {schema['type']}")
     if isinstance(value, bool) and schema["type"] != "boolean":
         raise ReplyRejected(f"{where} is a boolean, not {schema['type']}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ReplyRejected(f"{where} is no finite number")
     if isinstance(value, dict):
         _check_object(schema, value, where)
     elif isinstance(value, list):

@@ -138,8 +138,10 @@ class OpenAIModel:
 
     def _sorted(self, error: Any) -> Exception:
         status, said = error.status_code, f"{error.status_code}: {error.message}"[:500]
-        if status in (401, 403):
-            return Stop(f"{self._base_url} refuses the key ({said}); check OPENAI_API_KEY")
+        if status in (401, 402, 403):
+            return Stop(
+                f"{self._base_url} refuses the key ({said}); check OPENAI_API_KEY and its account"
+            )
         if status == 404:
             return Stop(
                 f"{self._base_url} has no such model or path ({said}); "

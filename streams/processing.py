@@ -9,7 +9,7 @@ from typing import Any
 
 from schemas.codec import codec_for
 from schemas.errors import RecordRejected, Stop, UsageError
-from schemas.message import Lineage, Outgoing, Received, origin_of, record_id
+from schemas.message import Call, Lineage, Outgoing, Received, origin_of, record_id
 from schemas.records import DeadLetter, Filtered, Header, Original
 from schemas.topics import Bound, dead_letters_of, filtered_of
 from streams.llm import Llm
@@ -50,7 +50,7 @@ class Work:
         self.inputs = inputs
         """The inputs of the call: the cause alone, or what a join brought together."""
         self.records = records
-        self.kept: list[Outgoing] = []
+        self.kept: Sequence[Outgoing] = ()
         """Changes of state that go with it."""
         self.outgoing: list[Outgoing] | None = None
         """What to write; None until finished."""
@@ -119,6 +119,20 @@ class JoinState:
         return Outgoing(self._changelog, key, value, headers, received.partition)
 
 
+class _Route:
+    """A topic that a stage writes, with all that each record needs of it."""
+
+    __slots__ = ("as_many_partitions", "ce_type", "codec", "key", "max_bytes", "name", "record")
+
+    def __init__(self, topic: AnyTopic, stage: Stage, counts: Mapping[str, int]) -> None:
+        self.name, self.record, self.key = topic.name, topic.record, topic.key
+        self.max_bytes, self.ce_type = topic.max_bytes, topic.ce_type
+        self.codec = codec_for(topic.record)
+        self.as_many_partitions = {
+            t.name for t in stage.reads if counts[t.name] == counts[topic.name]
+        }
+
+
 class Processor:
     """Runs one stage's function on records, bytes in and bytes out."""
 
@@ -140,14 +154,14 @@ class Processor:
             raise UsageError(f"stage {stage.name} needs a model")
         if stage.prompt is not None:
             stage.load_prompt()
-        self._topics = {t.name: t for t in stage.reads}
+        self._key_fields = {t.name: t.key for t in stage.reads}
         self._codecs = {t.name: codec_for(t.record) for t in stage.reads}
-        self._destinations = {t.record: t for t in reversed(stage.writes)}
-        self._ce_types = {t.name: t.ce_type for t in stage.writes}
+        counts = {t.name: t.partitions for t in (*stage.reads, *stage.writes)}
+        counts |= dict(partitions or {})
+        self._routes = {t.name: _Route(t, stage, counts) for t in stage.writes}
+        self._route_of = {t.record: self._routes[t.name] for t in reversed(stage.writes)}
         self._dead_letters = dead_letters_of(stage.pipeline)
         self._filtered = filtered_of(stage.pipeline)
-        declared = {t.name: t.partitions for t in (*stage.reads, *stage.writes)}
-        self._partitions = declared | dict(partitions or {})
 
     # --- in -----------------------------------------------------------------------------------
 
@@ -162,22 +176,21 @@ class Processor:
             record = self._codecs[received.topic].decode(received.value)
         except RecordRejected as error:
             return self._rejected(Work(received, (received,)), error)
+        if received.key is None:
+            received = self._with_key(received, record)
         if state is None:
             return Work(received, (received,), (record,))
-        work = state.add(self._with_key(received, record))
+        work = state.add(received)
         if work.outgoing is None:
             work.records = [self._codecs[i.topic].decode(i.value) for i in work.inputs]
         return work
 
     def _with_key(self, received: Received, record: Any) -> Received:
         """A foreign producer may have left the key out; the record may know it."""
-        field = self._topics[received.topic].key
-        if received.key is not None or field is None:
+        field = self._key_fields[received.topic]
+        if field is None:
             return received
-        return Received(
-            received.topic, received.partition, received.offset, received.timestamp,
-            str(getattr(record, field)).encode(), received.value, received.headers,
-        )  # fmt: skip
+        return received._replace(key=str(getattr(record, field)).encode())
 
     # --- the call -----------------------------------------------------------------------------
 
@@ -207,51 +220,47 @@ class Processor:
     # --- out ----------------------------------------------------------------------------------
 
     def _outputs(self, work: Work, returned: Any, llm: Llm | None) -> list[Outgoing]:
-        if returned is None:
-            items: Sequence[Any] = ()
-        else:
-            items = returned if isinstance(returned, list | tuple) else (returned,)
         lineage = Lineage(self.stage.full_name, work.inputs)
-        if not items:
+        if returned is None:
             return [self._filtered_mark(work, lineage)]
-        calls = llm.calls if llm is not None else ()
-        outputs = []
-        for part, item in enumerate(items):
-            topic, record = self._destination(item)
-            headers = lineage.headers(self._ce_types[topic.name], part, len(items), calls)
-            outputs.append(self._outgoing(work, topic, record, headers))
-        return outputs
+        items = returned if isinstance(returned, list | tuple) else (returned,)
+        calls, parts = llm.calls if llm is not None else (), len(items)
+        outputs = [
+            self._output(work, item, lineage, part, parts, calls) for part, item in enumerate(items)
+        ]
+        return outputs or [self._filtered_mark(work, lineage)]
 
-    def _destination(self, item: Any) -> tuple[AnyTopic, Any]:
-        if isinstance(item, Bound):
-            if item.topic.name not in self._ce_types:
-                raise RecordRejected(f"{self.stage.name} does not write {item.topic.name}")
-            return item.topic, item.record
-        try:
-            return self._destinations[type(item)], item
-        except KeyError:
-            raise RecordRejected(
-                f"{self.stage.name} returned {type(item).__name__}, which no topic of it holds"
-            ) from None
-
-    def _outgoing(self, work: Work, topic: AnyTopic, record: Any, headers: Any) -> Outgoing:
+    def _output(
+        self, work: Work, item: Any, lineage: Lineage, part: int, parts: int, calls: Sequence[Call]
+    ) -> Outgoing:
+        route, record = self._destination(item)
         first = work.inputs[0]
         if record is work.records[0] and self._codecs[first.topic].is_current(first.value):
-            value = first.value  # passed on as it came: records are immutable
+            value = first.value or b""  # passed on as it came: records are immutable
         else:
-            value = codec_for(topic.record).encode(record)
-        assert value is not None
-        if len(value) > topic.max_bytes:
+            value = route.codec.encode(record)
+        if len(value) > route.max_bytes:
             raise RecordRejected(
-                f"the {topic.record.__name__} has {len(value):,} bytes; "
-                f"{topic.name} takes {topic.max_bytes:,}"
+                f"the {type(record).__name__} has {len(value):,} bytes; "
+                f"{route.name} takes {route.max_bytes:,}"
             )
-        key = first.key
-        if topic.key is not None:
-            key = str(getattr(record, topic.key)).encode()
-        same = key == first.key and self._partitions[topic.name] == self._partitions[first.topic]
+        key = first.key if route.key is None else str(getattr(record, route.key)).encode()
         # the same key keeps its partition, whatever partitioner the first producer used
-        return Outgoing(topic.name, key, value, headers, first.partition if same else -1)
+        stays = key == first.key and first.topic in route.as_many_partitions
+        headers = lineage.headers(route.ce_type, part, parts, calls)
+        return Outgoing(route.name, key, value, headers, first.partition if stays else -1)
+
+    def _destination(self, item: Any) -> tuple["_Route", Any]:
+        bound = isinstance(item, Bound)
+        record = item.record if bound else item
+        route = self._routes.get(item.topic.name) if bound else self._route_of.get(type(item))
+        if route is None or type(record) is not route.record:
+            where = f" for {item.topic.name}" if bound else ""
+            raise RecordRejected(
+                f"{self.stage.name} returned {type(record).__name__}{where}, "
+                "which none of its topics holds"
+            )
+        return route, record
 
     def _filtered_mark(self, work: Work, lineage: Lineage) -> Outgoing:
         value = codec_for(Filtered).encode(Filtered(self.stage.name, *work.cause.position))
@@ -279,7 +288,7 @@ class Processor:
         letter = DeadLetter(
             stage=self.stage.name,
             error=type(error).__name__,
-            message=str(error) or repr(error),
+            message=_message_of(error),
             attempts=max(1, sum(c.attempts for c in llm.calls) if llm is not None else 1),
             inputs=[_cut(i) for i in inputs] if cut else inputs,
         )
@@ -290,6 +299,14 @@ class Processor:
         lineage = Lineage(self.stage.full_name, work.inputs or (work.cause,))
         headers = lineage.headers(self._dead_letters.ce_type, 0, 1, calls)
         return Outgoing(self._dead_letters.name, work.cause.key, value, headers)
+
+
+def _message_of(error: Exception) -> str:
+    try:
+        said = str(error) or repr(error)
+    except Exception:  # an error of a stage may not even be printable
+        said = type(error).__name__
+    return said.encode("utf-8", "replace").decode()[:4000]
 
 
 def _cut(original: Original) -> Original:

@@ -26,17 +26,17 @@ from schemas.message import record_id
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*@[0-9]+")
 # <|im_end|>, <s>, [INST], <<SYS>>, <start_of_turn>, ...: what chat templates are made of
 _CONTROL = re.compile(
-    r"<\|(?=[^|\s]{1,40}\|>)|<(?=/?(?:s|start_of_turn|end_of_turn|bos|eos)>)"
-    r"|<(?=</?SYS>>)|<<(?=/?SYS>>)|\[(?=/?INST\])",
+    r"<[|｜](?=[^|｜\s]{1,40}[|｜]>)|<(?=/?(?:s|start_of_turn|end_of_turn|bos|eos)>)"
+    r"|<(?=</?SYS>>)|<<(?=/?SYS>>)|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])",
     re.IGNORECASE,
 )
 
 
 def neutralise(value: object) -> object:
     """Breaks up chat-template marks in text, visibly: ``<|im_end|>`` becomes ``‹|im_end|>``."""
-    if not isinstance(value, str):
+    if value is None or isinstance(value, int | float):
         return value
-    return _CONTROL.sub(lambda m: m.group().replace("<", "‹").replace("[", "⁅"), value)
+    return _CONTROL.sub(lambda m: m.group().replace("<", "‹").replace("[", "⁅"), str(value))
 
 
 def excerpt(text: str, most: int) -> str:
@@ -44,9 +44,10 @@ def excerpt(text: str, most: int) -> str:
     encoded = text.encode("utf-8", "replace")
     if len(encoded) <= most:
         return text
-    cut = encoded[:most].decode("utf-8", "ignore")
+    mark = "…" if most >= 3 else ""
+    cut = encoded[: most - len(mark.encode())].decode("utf-8", "ignore")
     space = cut.rfind(" ", int(len(cut) * 0.8))
-    return (cut if space < 0 else cut[:space]).rstrip() + "…"
+    return (cut if space < 0 else cut[:space]).rstrip() + mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,8 @@ class Prompt:
             )
         except jinja2.UndefinedError as error:
             raise UsageError(f"prompt {self.name}: {error}; pass it to llm(...)") from None
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            raise UsageError(f"prompt {self.name}: {error}") from None
 
     def _block(self, name: str, variables: dict[str, Any]) -> str:
         context = self._template.new_context(variables)

@@ -6,6 +6,7 @@ handed over and one event that says "something is finished".
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
@@ -44,7 +45,8 @@ class Runner:
     def __init__(self, thread: EventLoopThread, processor: Processor, concurrency: int) -> None:
         self._loop = thread.loop
         self._processor = processor
-        self._queue: asyncio.Queue[Work] = asyncio.Queue()
+        self._queue: deque[Work] = deque()
+        self._queued: asyncio.Event = asyncio.Event()
         self._running: dict[Work, asyncio.Task[Any] | None] = {}
         self._finished = threading.Event()
         self._servers: list[asyncio.Task[None]] = []
@@ -79,8 +81,8 @@ class Runner:
         self._servers = [self._loop.create_task(self._serve()) for _ in range(concurrency)]
 
     def _enqueue(self, works: Sequence[Work]) -> None:
-        for work in works:
-            self._queue.put_nowait(work)
+        self._queue.extend(works)
+        self._queued.set()
 
     def _cancel(self, works: Iterable[Work]) -> None:
         for work in works:
@@ -97,7 +99,10 @@ class Runner:
         assert task is not None
         served = 0
         while True:
-            work = await self._queue.get()
+            while not self._queue:
+                self._queued.clear()
+                await self._queued.wait()
+            work = self._queue.popleft()
             if work.dropped:
                 continue
             self._running[work] = task

@@ -35,6 +35,10 @@ def join(*topics: AnyTopic, on: Literal["key", "origin"] = "key") -> Join:
     """
     if len(topics) < 2:
         raise UsageError("a join needs at least two topics")
+    if len({t.name for t in topics}) < len(topics):
+        raise UsageError("a join needs different topics")
+    if on not in ("key", "origin"):
+        raise UsageError(f"a join is on 'key' or 'origin', not {on!r}")
     if len({t.partitions for t in topics}) > 1:
         counts = ", ".join(f"{t.name} {t.partitions}" for t in topics)
         raise UsageError(f"joined topics need equal numbers of partitions ({counts})")

@@ -37,6 +37,9 @@ offsets.topic.num.partitions=8
 transaction.state.log.num.partitions=8
 share.coordinator.state.topic.num.partitions=8
 group.initial.rebalance.delay.ms=0
+# after a kill the broker is let in again when its former self has been silent for so long
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=500
 message.max.bytes=8388608
 replica.fetch.max.bytes=8388608
 # everything is kept, also the committed offsets of groups that paused for weeks
@@ -138,6 +141,7 @@ class Kafka(Service):
         self._write_settings("format.properties", ports, _FORMATTING)
         tool = [*_java(cache, "-XX:TieredStopAtLevel=1", *_JVM), _FORMATTER, "format"]
         tool += [f"--cluster-id={_new_cluster_id()}", "--config=format.properties"]
+        tool += ["--feature=transaction.version=1"]
         log_start = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             done = subprocess.run(

@@ -70,12 +70,18 @@ def resolve_lock() -> str:
 
     with tempfile.TemporaryDirectory() as folder:
         context = MavenContext(repo_cache=Path(folder), timeout=_TIMEOUT)
-        wanted = [context.create_dependency(f"{root}:compile") for root in ROOTS]
+        wanted = [context.create_dependency(_compiled(root)) for root in ROOTS]
         inputs, needed = context.resolver.resolve(wanted)
         found = [*inputs, *(d for d in needed if d.scope in ("compile", "runtime"))]
         lines = [_lock_line(dependency.artifact) for dependency in found]
     header = "# coordinate sha256 bytes; written by python -m streams.local.maven"
     return "\n".join([header, *lines]) + "\n"
+
+
+def _compiled(coordinate: str) -> str:
+    # all five parts, since jgo takes a scope after three for a version
+    group, name, version = coordinate.split(":")
+    return f"{group}:{name}:jar:{version}:compile"
 
 
 def _lock_line(artifact: Any) -> str:

@@ -138,7 +138,7 @@ def judge(seen: Iterable[Seen], expected: Mapping[str, list[Any]], name: str) ->
 def uncommitted(servers: str, group: str, topics: Iterable[str]) -> dict[str, int]:
     """Oracle D: for each partition with committed records after the group's offset, how many."""
     consumer = _consumer(servers, "read_committed", group)
-    wrong = {}
+    wrong: dict[str, int] = {}
     for topic in topics:
         partitions = [TopicPartition(topic, p) for p in ends(servers, topic)]
         committed = consumer.committed(partitions, timeout=30)

@@ -1,0 +1,1 @@
+"""Measurements beside a hand-written loop; ``make bench`` runs them all."""

@@ -1,0 +1,360 @@
+"""Pass-through throughput, latency and slow calls, beside a hand-written loop in the same run.
+
+``python -m benchmarks [--rounds N]`` starts an embedded Kafka of its own, or takes the one that
+``PRESSROOM_BOOTSTRAP_SERVERS`` names. Figures are medians of the rounds; the machine's noise is shared
+by both sides, so only the ratios count.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import math
+import os
+import random
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import by_hand
+from consumers.reader import to_received
+from producers.transactional import TransactionalProducer
+from schemas.codec import codec_for
+from schemas.message import Lineage, first_headers, record_id
+from schemas.records import Document
+from schemas.topics import Topic
+from streams import Llm, Pipeline, record
+from streams.admin import create_topics
+from streams.exactly_once import ExactlyOnce
+from streams.model import Completion, Model, Request
+from streams.processing import Processor
+from streams.prompts import Rendered
+from streams.runner import EventLoopThread
+
+PASS_THROUGH = 200_000
+LATENCY, RATE = 500, 50.0
+CALLS, AT_ONCE, MEAN = 400, 64, 0.2
+
+_run = f"bench{int(time.time())}"
+
+
+@record(namespace="bench")
+class Answer:
+    """What a slow call gives."""
+
+    text: str
+
+
+@contextmanager
+def kafka() -> Iterator[dict[str, Any]]:
+    """librdkafka settings for the Kafka to measure on."""
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    base: dict[str, Any] = {"logger": logging.getLogger("kafka")}
+    if address := os.environ.get("PRESSROOM_BOOTSTRAP_SERVERS"):
+        yield base | {"bootstrap.servers": address}
+        return
+    from streams import local
+    from streams.settings import Settings
+
+    with tempfile.TemporaryDirectory(prefix="pressroom-bench-") as home:
+        status = local.up(Path(home), Settings().cache, model=False)
+        try:
+            yield base | {"bootstrap.servers": status.bootstrap_servers}
+        finally:
+            local.down(Path(home))
+
+
+class Bench:
+    """One measurement's pipeline, topics and loop."""
+
+    def __init__(self, config: dict[str, Any], name: str, partitions: int = 4) -> None:
+        self.config, self.name = config, f"{_run}.{name}"
+        self.source = Topic(f"{self.name}.in", Document, key="id", partitions=partitions)
+        self.copies = Topic(f"{self.name}.copies", Document, partitions=partitions)
+        self.answers = Topic(f"{self.name}.answers", Answer, partitions=partitions)
+        self.by_hand = Topic(f"{self.name}.by-hand", Document, partitions=partitions)
+        create_topics(config, [self.source, self.copies, self.answers, self.by_hand])
+
+    def fill(self, count: int, producer: Producer | None = None) -> None:
+        """Writes documents whose records have about 600 bytes."""
+        producer = producer or Producer(self.config | {"linger.ms": 20, "compression.type": "lz4"})
+        encode = codec_for(Document).encode
+        words = [
+            "the",
+            "river",
+            "rose",
+            "and",
+            "by",
+            "morning",
+            "the",
+            "lower",
+            "bridge",
+            "had",
+            "gone",
+        ]
+        for number in range(count):
+            text = " ".join(random.choices(words, k=95))
+            value = encode(Document(str(number), "bench", f"Title {number}", text))
+            while True:
+                try:
+                    producer.produce(self.source.name, value, str(number), headers=self.first())
+                    break
+                except BufferError:
+                    producer.poll(0.1)
+        producer.flush()
+
+    def first(self) -> Any:
+        """Headers as ingestion writes them."""
+        return first_headers(record_id("bench"), "bench", self.source.ce_type)
+
+    def headers(self) -> Any:
+        """Headers of the size that a stage writes, for the loop by hand."""
+        consumer = Consumer(self.config | {"group.id": "x", "auto.offset.reset": "earliest"})
+        consumer.assign([TopicPartition(self.source.name, 0, 0)])
+        message = consumer.poll(30)
+        assert message is not None
+        consumer.close()
+        return Lineage(f"{self.name}/copy", [to_received(message)]).headers(
+            "pressroom.Document", 0, 1
+        )
+
+    def pressroom(
+        self, number: int, count: int, model: Model | None = None, at_once: int = 8
+    ) -> float:
+        """Runs a stage over ``count`` records; gives the seconds."""
+        pipeline = Pipeline(f"{self.name}-{number}")
+        if model is None:
+
+            @pipeline.stage(reads=self.source, writes=self.copies)
+            async def copy(document: Document) -> Document:
+                return document
+        else:
+
+            @pipeline.stage(reads=self.source, writes=self.answers, prompt="slow@1")
+            async def ask(document: Document, llm: Llm) -> Answer:
+                return await llm(Answer, text=document.id)
+
+        create_topics(self.config, pipeline.topics)
+        (stage,) = pipeline.stages.values()
+        thread = EventLoopThread()
+        producer = TransactionalProducer(self.config, f"{pipeline.name}.bench")
+        loop = ExactlyOnce(Processor(stage, model), producer, self.config, thread, at_once)
+        worker = threading.Thread(target=loop.run)
+        began = time.monotonic()
+        worker.start()
+        while loop.committed < count and worker.is_alive():
+            time.sleep(0.002)
+        seconds = time.monotonic() - began
+        loop.stop()
+        worker.join()
+        thread.close()
+        return seconds
+
+
+class SlowModel:
+    """Answers after a time drawn from an exponential distribution, the same times in every round."""
+
+    def __init__(self, mean: float) -> None:
+        self._mean = mean
+
+    async def complete(self, request: Request) -> Completion:
+        await asyncio.sleep(self.seconds(request.prompt.user))
+        return Completion(json.dumps({"text": "done"}), "slow", 1, 1)
+
+    def seconds(self, text: str) -> float:
+        """How long the call about a text takes."""
+        return -self._mean * math.log(1 - random.Random(text).random())
+
+
+def timed(work: Callable[[], None]) -> float:
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
+
+
+def throughput(config: dict[str, Any], rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds of the loop by hand, and of Pressroom."""
+    bench = Bench(config, "pass-through")
+    bench.fill(PASS_THROUGH)
+    headers = bench.headers()
+    hand, ours = [], []
+    for n in range(rounds):
+        source, target = bench.source.name, bench.by_hand.name
+        group = f"{bench.name}-hand-{n}"
+        hand.append(
+            timed(
+                lambda g=group: by_hand.pass_through(  # type: ignore[misc]
+                    config, g, source, target, headers, PASS_THROUGH
+                )
+            )
+        )
+        ours.append(bench.pressroom(n, PASS_THROUGH))
+    return hand, ours
+
+
+def latency(config: dict[str, Any], rounds: int) -> tuple[list[float], list[float]]:
+    """Median seconds from a record's time stamp to its copy being readable, at a steady rate."""
+    hand, ours = [], []
+    for n in range(rounds):
+        bench = Bench(config, f"latency-{n}")
+        bench.fill(1)
+        headers = bench.headers()
+        source, target = bench.source.name, bench.by_hand.name
+        hand.append(
+            _latencies(
+                bench,
+                target,
+                lambda b=bench, h=headers, s=source, t=target: by_hand.pass_through(  # type: ignore[misc]
+                    config, f"{b.name}-hand", s, t, h, LATENCY + 1
+                ),
+            )
+        )
+        bench = Bench(config, f"latency-{n}-ours")
+        bench.fill(1)
+        ours.append(
+            _latencies(
+                bench, bench.copies.name, lambda b=bench: _ignore(b.pressroom(0, LATENCY + 1))  # type: ignore[misc]
+            )
+        )  # fmt: skip
+    return hand, ours
+
+
+def _ignore(_: float) -> None:
+    return None
+
+
+def _latencies(bench: Bench, target: str, work: Callable[[], None]) -> float:
+    consumer = Consumer(
+        bench.config
+        | {"group.id": "x", "isolation.level": "read_committed", "fetch.wait.max.ms": 5}
+    )
+    consumer.assign([TopicPartition(target, p, 0) for p in range(4)])
+    worker = threading.Thread(target=work)
+    worker.start()
+    _take(consumer, 1)  # warm: assigned, producer open
+    sender = threading.Thread(target=_send_steadily, args=(bench,))
+    sender.start()
+    seconds = _take(consumer, LATENCY)
+    for thread in (sender, worker):
+        thread.join()
+    consumer.close()
+    return statistics.median(seconds)
+
+
+def _send_steadily(bench: Bench) -> None:
+    producer = Producer(bench.config | {"linger.ms": 0})
+    encode = codec_for(Document).encode
+    began = time.monotonic()
+    for number in range(LATENCY):
+        time.sleep(max(0.0, began + number / RATE - time.monotonic()))
+        value = encode(Document(str(time.time()), "bench", "Title", "x" * 560))
+        producer.produce(bench.source.name, value, str(number), headers=bench.first())
+        producer.poll(0)
+    producer.flush()
+
+
+def _take(consumer: Consumer, count: int) -> list[float]:
+    decode, seconds = codec_for(Document).decode, []
+    while len(seconds) < count:
+        message = consumer.poll(0.1)
+        if message is not None and message.error() is None:
+            seconds.append(time.time() - float(decode(message.value()).id))
+    return seconds
+
+
+def slow_calls(config: dict[str, Any], rounds: int) -> tuple[list[float], list[float], float]:
+    """Seconds of the loop by hand and of Pressroom, and of perfect packing without any Kafka."""
+    model = SlowModel(MEAN)
+    decode = codec_for(Document).decode
+
+    async def call(value: bytes) -> bytes:
+        completion = await model.complete(Request(_prompt(decode(value).id), "Answer", {}, 10))
+        return completion.text.encode()
+
+    bench = Bench(config, "slow")
+    bench.fill(CALLS)
+    hand, ours = [], []
+    for n in range(rounds):
+        group = f"{bench.name}-hand-{n}"
+        hand.append(
+            timed(
+                lambda g=group: by_hand.slow_calls(  # type: ignore[misc]
+                    config, g, bench.source.name, bench.by_hand.name, CALLS, AT_ONCE, call
+                )
+            )
+        )
+        ours.append(bench.pressroom(n, CALLS, model, AT_ONCE))
+    return hand, ours, ideal([model.seconds(str(n)) for n in range(CALLS)])
+
+
+def _prompt(text: str) -> Rendered:
+    return Rendered("", text, 0.0)
+
+
+def ideal(seconds: list[float]) -> float:
+    """The time of the calls alone, each begun as soon as one of the places is free."""
+    places = [0.0] * AT_ONCE
+    for length in seconds:
+        first = places.index(min(places))
+        places[first] += length
+    return max(places)
+
+
+def main() -> None:
+    """Measures and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds = parser.parse_args().rounds
+    screen = Console()
+    with kafka() as config, Console(stderr=True).status("Measuring") as status:
+        status.update("Pass-through…")
+        hand_t, ours_t = throughput(config, rounds)
+        status.update("Latency…")
+        hand_l, ours_l = latency(config, rounds)
+        status.update("Slow calls…")
+        hand_s, ours_s, best = slow_calls(config, rounds)
+    median = statistics.median
+    table = Table(
+        "measured", "by hand", "Pressroom", "ratio", "spread", "target", "measured for the design"
+    )
+    hand_rate = [PASS_THROUGH / s for s in hand_t]
+    our_rate = [PASS_THROUGH / s for s in ours_t]
+    table.add_row(
+        f"pass-through of {PASS_THROUGH:,} records, records/s",
+        f"{median(hand_rate):,.0f}", f"{median(our_rate):,.0f}",
+        *_ratio(our_rate, hand_rate), ">= 0.8", "57,000 by hand; Kafka Streams 42,000",
+    )  # fmt: skip
+    table.add_row(
+        f"latency at {RATE:.0f} records/s, p50 in ms",
+        f"{median(hand_l) * 1000:.1f}", f"{median(ours_l) * 1000:.1f}",
+        *_ratio(ours_l, hand_l), "<= 1.2", "19 by hand",
+    )  # fmt: skip
+    table.add_row(
+        f"{CALLS} calls of mean {MEAN * 1000:.0f} ms, {AT_ONCE} at once, s",
+        f"{median(hand_s):.2f}", f"{median(ours_s):.2f}",
+        *_ratio(ours_s, hand_s), "", "2.5 by hand",
+    )  # fmt: skip
+    table.add_row(
+        "the same beside the ideal", f"{best:.2f} (ideal)", f"{median(ours_s):.2f}",
+        *_ratio(ours_s, [best] * rounds), "<= 1.15", "",
+    )  # fmt: skip
+    screen.print(table)
+
+
+def _ratio(ours: list[float], others: list[float]) -> tuple[str, str]:
+    """The median of the rounds' ratios, and their range."""
+    ratios = [a / b for a, b in zip(ours, others, strict=True)]
+    return f"{statistics.median(ratios):.2f}", f"{min(ratios):.2f}-{max(ratios):.2f}"
+
+
+if __name__ == "__main__":
+    main()

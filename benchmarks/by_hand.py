@@ -1,0 +1,107 @@
+"""The loop one would write by hand with confluent-kafka, exactly-once, without model, state or ledger."""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+Headers = list[tuple[str, bytes]]
+
+
+def clients(config: dict[str, Any], group: str) -> tuple[Consumer, Producer]:
+    """A read-committed consumer and a transactional producer, set up as Pressroom's are."""
+    consumer = Consumer(
+        config
+        | {
+            "group.id": group,
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "earliest",
+            "fetch.message.max.bytes": 8 * 1024 * 1024,
+        }
+    )
+    producer = Producer(
+        config
+        | {
+            "transactional.id": group,
+            "retry.backoff.ms": 1,
+            "linger.ms": 1,
+            "compression.type": "lz4",
+            "partitioner": "murmur2_random",
+            "queue.buffering.max.messages": 500_000,
+        }
+    )
+    producer.init_transactions(30)
+    return consumer, producer
+
+
+def _commit(consumer: Consumer, producer: Producer, last: dict[tuple[str, int], int]) -> None:
+    offsets = [TopicPartition(t, p, offset + 1) for (t, p), offset in last.items()]
+    producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata(), 30)
+    producer.commit_transaction(30)
+
+
+def pass_through(
+    config: dict[str, Any], group: str, source: str, target: str, headers: Headers, count: int
+) -> None:
+    """Copies ``count`` records, with these headers, committing whenever there is something."""
+    consumer, producer = clients(config, group)
+    consumer.subscribe([source])
+    done = 0
+    while done < count:
+        first = consumer.poll(0.1)
+        if first is None:
+            continue
+        messages = [first, *consumer.consume(5000, 0)]
+        producer.begin_transaction()
+        last: dict[tuple[str, int], int] = {}
+        for message in messages:
+            topic, partition, offset = message.topic(), message.partition(), message.offset()
+            assert topic is not None
+            assert partition is not None
+            assert offset is not None
+            producer.produce(
+                target, message.value(), message.key(), partition, headers=list(headers)
+            )
+            last[topic, partition] = offset
+        _commit(consumer, producer, last)
+        done += len(messages)
+    consumer.close()
+
+
+def slow_calls(
+    config: dict[str, Any], group: str, source: str, target: str, count: int, at_once: int,
+    call: Callable[[bytes], Awaitable[bytes]],
+) -> None:  # fmt: skip
+    """Calls concurrently, commits in order whenever something is finished."""
+    consumer, producer = clients(config, group)
+    consumer.subscribe([source])
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    queues: dict[int, deque[Any]] = {}
+    done = begun = 0
+    while done < count:
+        while begun - done < 4 * at_once and (message := consumer.poll(0.002)) is not None:
+            future = asyncio.run_coroutine_threadsafe(call(message.value() or b""), loop)
+            queues.setdefault(message.partition() or 0, deque()).append((message, future))
+            begun += 1
+        finished = [
+            queue.popleft()
+            for queue in queues.values()
+            for _ in range(len(queue))
+            if queue[0][1].done()
+        ]
+        if not finished:
+            time.sleep(0.002)
+            continue
+        producer.begin_transaction()
+        for message, future in finished:
+            producer.produce(target, future.result(), message.key(), message.partition())
+        _commit(consumer, producer, {(m.topic(), m.partition()): m.offset() for m, _ in finished})
+        done += len(finished)
+    consumer.close()
+    loop.call_soon_threadsafe(loop.stop)
