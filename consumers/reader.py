@@ -38,16 +38,12 @@ _BATCH = 1000
 
 def to_received(message: Message) -> Received:
     """A client's message as a :class:`~schemas.message.Received`."""
-    topic, partition, offset = message.topic(), message.partition(), message.offset()
-    assert topic is not None
-    assert partition is not None
-    assert offset is not None
     kind, timestamp = message.timestamp()
-    headers: Any = message.headers() or []
-    key: Any = message.key()
-    return Received(
-        topic, partition, offset, timestamp if kind else -1, key, message.value(), headers
-    )
+    fields: Any = (
+        message.topic(), message.partition(), message.offset(), timestamp if kind else -1,
+        message.key(), message.value(), message.headers() or [],
+    )  # fmt: skip
+    return Received._make(fields)
 
 
 def partitions_of(config: Mapping[str, Any], topics: Collection[str]) -> dict[str, int]:

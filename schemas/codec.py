@@ -88,13 +88,13 @@ class Codec(Generic[R]):
         stream = BytesIO(value)
         stream.seek(_HEADER)
         try:
-            data = schemaless_reader(stream, writer, None if current else self._schema)
-            decoded: R = self._from_avro(data)  # type: ignore[arg-type]
+            data: Any = schemaless_reader(stream, writer, None if current else self._schema)
+            record: R = self._from_avro(data)
         except Exception as error:  # as above: damaged bytes fail in any way
             raise DecodeError(f"damaged {self._name}: {_brief(error)}") from error
         if stream.tell() != len(value):
             raise DecodeError(f"{len(value) - stream.tell()} stray bytes after the {self._name}")
-        return decoded
+        return record
 
     def is_current(self, value: bytes | None) -> bool:
         """Whether the bytes were written with the record's present schema."""

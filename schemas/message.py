@@ -17,7 +17,6 @@ Headers follow CloudEvents' Kafka binding in binary mode (``ce_…``) and W3C Tr
 """
 
 import json
-import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
@@ -29,7 +28,6 @@ Headers = list[tuple[str, bytes | None]]
 
 _VERSION = ("ce_specversion", b"1.0")
 _CONTENT = ("content-type", b"application/avro")
-_TRACEPARENT = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Position(NamedTuple):
@@ -117,7 +115,7 @@ def _is_call(entry: object) -> bool:
 
 def _trace_and_span(parent: bytes | None, ce_id: bytes) -> bytes:
     """The trace goes on from the parent; the span's id is the record's, so it is deterministic."""
-    if parent is not None and _TRACEPARENT.fullmatch(parent):
+    if parent is not None and len(parent) == 55 and parent[3:35].isalnum():
         return b"00-%b-%b-01" % (parent[3:35], ce_id[:16])
     return b"00-%b-%b-01" % (ce_id, ce_id[:16])
 

@@ -34,14 +34,17 @@ from producers.transactional import RecordRefused, TransactionalProducer
 from schemas.errors import OutcomeUnknown, PressroomError, RetryLater, Stop, TransactionAborted
 from schemas.message import Outgoing
 from streams.processing import JoinState, Processor, Work
-from streams.runner import EventLoopThread, Runner
+from streams.runner import OwnThread, Runner
 
 log = logging.getLogger(__name__)
 
 BATCH = 1000
 """Records taken from the client at once."""
 
-MAX_TRANSACTION = 5000
+WINDOW = 8
+"""Inputs a worker takes in for each call at once; a kill repeats the calls of at most so many."""
+
+MAX_TRANSACTION = 10_000
 """Works committed in one transaction."""
 
 MAX_WAITING_BYTES = 64 * 1024 * 1024
@@ -95,7 +98,7 @@ class ExactlyOnce:
         processor: Processor,
         producer: TransactionalProducer,
         config: Mapping[str, Any],
-        thread: EventLoopThread,
+        thread: OwnThread,
         concurrency: int | None = None,
         make_consumer: Callable[[dict[str, Any]], Consumer] = Consumer,
     ) -> None:
@@ -113,7 +116,7 @@ class ExactlyOnce:
         at_once = concurrency or self.stage.concurrency
         self._runner = Runner(thread, processor, at_once)
         # a slow call holds back the finished ones behind it; more than this is not begun meanwhile
-        self._most_waiting = 4 * at_once if self.stage.uses_llm else 4 * BATCH
+        self._most_waiting = WINDOW * at_once if self.stage.uses_llm else MAX_TRANSACTION
         self._make_consumer = make_consumer
         self._tasks: dict[int, Task] = {}
         self._partitions: set[Partition] = set()
@@ -138,7 +141,6 @@ class ExactlyOnce:
             Fenced: another instance took over.
             Stop: going on would do harm; the message says what to do.
         """
-        self._open_producer()
         self._consumer = self._make_consumer(self._consumer_config())
         try:
             self._consumer.subscribe(
@@ -147,6 +149,8 @@ class ExactlyOnce:
                 on_revoke=self._on_revoke,
                 on_lost=self._on_lost,
             )
+            # while the group forms; partitions are assigned by polling, so only after the fencing
+            self._open_producer()
             while not self._stopping.is_set():
                 self._poll()
                 self._commit()

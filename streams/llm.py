@@ -6,7 +6,8 @@ comes back is checked again here, since an endpoint may ignore the schema.
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from functools import cache
 from typing import Any, TypeVar, cast
 
 from schemas.codec import codec_for
@@ -58,7 +59,7 @@ class Llm:
         """
         chosen = self._prompt(prompt)
         rendered = chosen.render(variables)
-        schema = json_schema(binding_of(reply).expanded)
+        schema = _schema_for(cast(Hashable, reply))
         number = len(self.calls)
         self.calls.append(Call(f"{self._call_id}.{number}", self._stage, chosen.name, "", 0, 0, 0))
         problem = ""
@@ -80,6 +81,11 @@ class Llm:
             call.completion_tokens + completion.completion_tokens,
             call.attempts + 1,
         )  # fmt: skip
+
+
+@cache
+def _schema_for(reply: Hashable) -> JsonSchema:
+    return json_schema(binding_of(cast(type, reply)).expanded)
 
 
 def longest(schema: JsonSchema) -> int:
@@ -128,32 +134,38 @@ def _json_object(text: str) -> object:
         raise ReplyRejected(f"{error} in {text[begin : begin + 80]!r}") from None
 
 
+_KINDS: dict[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "array": (list,),
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+}
+
+
 def _check(schema: JsonSchema, value: object, where: str) -> None:
     """Checks exactly what :func:`schemas.record.json_schema` can say."""
     if "anyOf" in schema:
         if value is not None:
             _check(schema["anyOf"][1], value, where)
         return
-    kinds: dict[str, type | tuple[type, ...]] = {
-        "object": dict, "array": list, "string": str, "integer": int,
-        "number": (int, float), "boolean": bool,
-    }  # fmt: skip
-    if not isinstance(value, kinds[schema["type"]]):
+    if type(value) not in _KINDS[schema["type"]]:
         raise ReplyRejected(f"{where} is {type(value).__name__}, not {schema['type']}")
-    if isinstance(value, bool) and schema["type"] != "boolean":
-        raise ReplyRejected(f"{where} is a boolean, not {schema['type']}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ReplyRejected(f"{where} is no finite number")
-    if isinstance(value, dict):
-        _check_object(schema, value, where)
-    elif isinstance(value, list):
-        _check_length(value, schema["maxItems"], where)
-        for item in value:
-            _check(schema["items"], item, f"{where}[]")
-    elif isinstance(value, str):
-        _check_length(value, schema.get("maxLength"), where)
-        if "enum" in schema and value not in schema["enum"]:
-            raise ReplyRejected(f"{where} is {value[:40]!r}, none of {', '.join(schema['enum'])}")
+    match value:
+        case dict():
+            _check_object(schema, value, where)
+        case list():
+            _check_length(value, schema["maxItems"], where)
+            for item in value:
+                _check(schema["items"], item, f"{where}[]")
+        case str():
+            _check_length(value, schema.get("maxLength"), where)
+            if "enum" in schema and value not in schema["enum"]:
+                known = ", ".join(schema["enum"])
+                raise ReplyRejected(f"{where} is {value[:40]!r}, none of {known}")
+        case float() if not math.isfinite(value):
+            raise ReplyRejected(f"{where} is no finite number")
 
 
 def _check_object(schema: JsonSchema, value: dict[str, object], where: str) -> None:

@@ -1,31 +1,47 @@
-"""Runs stage calls concurrently, on an event loop in a thread of its own.
+"""Runs stage calls concurrently, on an event loop beside the loop that owns Kafka.
 
-The loop that owns Kafka is plain blocking code in another thread; between the two there are works
-handed over and one event that says "something is finished".
+Calls of a model wait for the network most of the time: their event loop has a thread of its own, so
+that a transaction under way holds none of them up. Stages without a model keep the processor busy:
+their event loop is stepped by the owner's own thread, since two busy threads would only take turns.
 """
 
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Coroutine, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 from streams.processing import Processor, Work
 
 _YIELD_EVERY = 256
 
 
-class EventLoopThread:
-    """An asyncio event loop in a daemon thread; the stages of a process share one."""
+class Place(Protocol):
+    """Where an event loop runs."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def call(self, step: Callable[..., None], *args: Any) -> None:
+        """Runs a step on the loop, soon."""
+
+    def wait(self, seconds: float) -> None:
+        """Returns after :meth:`notify`, or after so many seconds."""
+
+    def notify(self) -> None:
+        """Ends a wait; called on the loop."""
+
+
+class OwnThread:
+    """An event loop in a daemon thread; the stages of a process share one."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, name="stages", daemon=True)
+        self._thread = threading.Thread(target=self.loop.run_forever, name="calls", daemon=True)
         self._thread.start()
 
-    def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Starts a coroutine without waiting for it."""
-        asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+    def place(self) -> Place:
+        """The place of one stage on this loop."""
+        return _Beside(self.loop)
 
     def close(self) -> None:
         """Cancels what runs and ends the thread."""
@@ -33,52 +49,100 @@ class EventLoopThread:
         self._thread.join(timeout=5)
 
     def _cancel_all(self) -> None:
-        tasks = asyncio.all_tasks(self.loop)
-        for task in tasks:
+        for task in asyncio.all_tasks(self.loop):
             task.cancel()
         self.loop.call_soon(self.loop.stop)
+
+
+class _Beside:
+    """A place on a loop that runs in another thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._finished = threading.Event()
+
+    def call(self, step: Callable[..., None], *args: Any) -> None:
+        self.loop.call_soon_threadsafe(step, *args)
+
+    def wait(self, seconds: float) -> None:
+        self._finished.wait(seconds)
+        self._finished.clear()
+
+    def notify(self) -> None:
+        if not self._finished.is_set():
+            self._finished.set()
+
+
+class _Within:
+    """A loop that the owner's thread steps, whenever it has works to hand over or to wait for."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._finished = asyncio.Event()
+
+    def call(self, step: Callable[..., None], *args: Any) -> None:
+        step(*args)
+        self.loop.run_until_complete(asyncio.sleep(0))
+
+    def wait(self, seconds: float) -> None:
+        self.loop.run_until_complete(self._wait(seconds))
+        self._finished.clear()
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._finished.wait(), seconds)
+        except TimeoutError:
+            return
+
+    def notify(self) -> None:
+        self._finished.set()
 
 
 class Runner:
     """A stage's calls: at most ``concurrency`` at once, begun in the order they are submitted."""
 
-    def __init__(self, thread: EventLoopThread, processor: Processor, concurrency: int) -> None:
-        self._loop = thread.loop
+    def __init__(self, thread: OwnThread, processor: Processor, concurrency: int) -> None:
+        """
+        Args:
+            thread: where calls of a model run.
+            processor: runs one work.
+            concurrency: how many at once.
+        """
+        self._place = thread.place() if processor.stage.uses_llm else _Within()
         self._processor = processor
         self._queue: deque[Work] = deque()
-        self._queued: asyncio.Event = asyncio.Event()
-        self._running: dict[Work, asyncio.Task[Any] | None] = {}
-        self._finished = threading.Event()
+        self._queued = asyncio.Event()
+        self._running: dict[Work, asyncio.Task[Any]] = {}
         self._servers: list[asyncio.Task[None]] = []
         self.failure: Exception | None = None
         """What ended the service: an error that concerns every record."""
-        self._loop.call_soon_threadsafe(self._open, concurrency)
+        self._place.call(self._open, concurrency)
 
     def submit(self, works: Sequence[Work]) -> None:
         """Hands works over to be run."""
         if works:
-            self._loop.call_soon_threadsafe(self._enqueue, works)
+            self._place.call(self._enqueue, works)
 
     def wait(self, seconds: float) -> None:
         """Returns when something was finished since the last wait, or after so many seconds."""
-        self._finished.wait(seconds)
-        self._finished.clear()
+        self._place.wait(seconds)
 
     def drop(self, works: Iterable[Work]) -> None:
         """Forgets works: those not begun won't be, those begun are cancelled."""
         dropped = list(works)
         for work in dropped:
             work.dropped = True
-        self._loop.call_soon_threadsafe(self._cancel, dropped)
+        if dropped:
+            self._place.call(self._cancel, dropped)
 
     def close(self) -> None:
         """Ends the service; whatever still runs is cancelled."""
-        self._loop.call_soon_threadsafe(self._close)
+        self._place.call(self._close)
 
-    # --- on the event loop's thread ---------------------------------------------------------
+    # --- on the event loop --------------------------------------------------------------------
 
     def _open(self, concurrency: int) -> None:
-        self._servers = [self._loop.create_task(self._serve()) for _ in range(concurrency)]
+        self._servers = [self._place.loop.create_task(self._serve()) for _ in range(concurrency)]
 
     def _enqueue(self, works: Sequence[Work]) -> None:
         self._queue.extend(works)
@@ -116,8 +180,7 @@ class Runner:
                 self.failure = error
             finally:
                 del self._running[work]
-            if not self._finished.is_set():
-                self._finished.set()
+            self._place.notify()
             served += 1
             if served % _YIELD_EVERY == 0:  # calls that never wait must not starve the others
                 await asyncio.sleep(0)

@@ -13,7 +13,7 @@ from streams.exactly_once import ExactlyOnce
 from streams.instance import Instances
 from streams.model import Model
 from streams.processing import Processor
-from streams.runner import EventLoopThread
+from streams.runner import OwnThread
 from streams.stage import Stage
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Worker:
             UsageError: a topic or prompt is missing, or joined topics don't fit.
         """
         self._instances = instances
-        self._thread = EventLoopThread()
+        self._thread = OwnThread()
         self.loops: list[ExactlyOnce] = []
         for stage in stages:
             processor = Processor(stage, model, check_topics(config, stage))

@@ -141,7 +141,6 @@ class Kafka(Service):
         self._write_settings("format.properties", ports, _FORMATTING)
         tool = [*_java(cache, "-XX:TieredStopAtLevel=1", *_JVM), _FORMATTER, "format"]
         tool += [f"--cluster-id={_new_cluster_id()}", "--config=format.properties"]
-        tool += ["--feature=transaction.version=1"]
         log_start = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             done = subprocess.run(

@@ -248,7 +248,8 @@ def _find(state: State, mark: str) -> "psutil.Process | None":
         with process.oneshot():
             same = abs(process.create_time() - state.created) < _CLOCK_STEP_SECONDS
             runs = process.status() != psutil.STATUS_ZOMBIE
-            return process if same and runs and mark in process.cmdline() else None
+            command = process.cmdline()  # empty for a moment, while a program begins or ends
+            return process if same and runs and (mark in command or not command) else None
     except psutil.Error:
         return None
 

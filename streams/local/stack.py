@@ -135,8 +135,8 @@ def _start(services: Sequence[Service], cache: Path) -> None:
     interrupted = threading.Event()
     try:
         with ThreadPoolExecutor(len(services)) as pool:
-            starts = [pool.submit(service.start, cache, interrupted) for service in services]
             try:
+                starts = [pool.submit(service.start, cache, interrupted) for service in services]
                 for start in as_completed(starts):
                     start.result()
             finally:

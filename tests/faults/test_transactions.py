@@ -26,7 +26,7 @@ from streams.admin import create_topics
 from streams.exactly_once import ExactlyOnce
 from streams.model import Request
 from streams.processing import Processor
-from streams.runner import EventLoopThread
+from streams.runner import OwnThread
 from tests.support import oracle
 from tests.support.config import unique
 
@@ -79,7 +79,7 @@ class Case:
 
         create_topics(config, self.pipeline.topics)
         self.model = ScriptedModel(self._echo)
-        self.thread = EventLoopThread()
+        self.thread = OwnThread()
         self._write()
 
     @staticmethod

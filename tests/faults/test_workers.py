@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from streams.exactly_once import WINDOW
 from tests.faults.conftest import Bench
 
 UNTIL_IDLE = ("--until-idle", "3")
@@ -29,8 +30,8 @@ def test_killed_twice_in_the_middle(bench: Bench) -> None:
         _wait_for(bench, "answers", outputs)
         bench.workers.signal(worker, signal.SIGKILL)
     _finish(bench)
-    # without a ledger a kill repeats what was in work: at most four times the concurrency
-    assert len(bench.model.bills) <= 300 + 2 * 4 * 16
+    # without a ledger a kill repeats what was in work
+    assert len(bench.model.bills) <= 300 + 2 * WINDOW * 16
 
 
 def test_terminated_in_the_middle_pays_for_nothing_twice(bench: Bench) -> None:

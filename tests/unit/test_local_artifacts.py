@@ -21,7 +21,7 @@ def test_the_lock_holds_the_expected_jars() -> None:
 def test_the_lock_holds_one_version_of_kafka() -> None:
     coordinates = [a.source.split(":") for a in maven.kafka().artifacts]
     versions = {name: version for group, name, version in coordinates if group.endswith("kafka")}
-    assert versions["kafka-clients"] == versions["kafka_2.13"] == "4.3.1"
+    assert versions["kafka-clients"] == versions["kafka_2.13"] == "4.2.2"
     assert set(versions.values()) == {maven.KAFKA_VERSION}
 
 
