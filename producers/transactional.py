@@ -124,6 +124,11 @@ class TransactionalProducer:
             Fenced: another instance took over.
             Stop: the broker refuses this client, or a topic is missing.
         """
+        self.write(records)
+        self.finish(offsets, group)
+
+    def write(self, records: Iterable[Outgoing]) -> None:
+        """The first half of :meth:`commit`: begins a transaction and writes into it."""
         if self._producer is None:
             self.open()
             raise OutcomeUnknown("the producer was replaced")
@@ -133,14 +138,21 @@ class TransactionalProducer:
             self._producer.begin_transaction()
             for record in records:
                 self._write(self._producer, record)
-            if offsets:
-                self._again(self._producer.send_offsets_to_transaction, offsets, group)
-            self._again(self._producer.commit_transaction)
         except KafkaException as failure:
             self._failed(failure.args[0])
         except RecordRefused:
             self._abort()
             raise
+
+    def finish(self, offsets: list[TopicPartition] | None = None, group: object = None) -> None:
+        """The second half of :meth:`commit`, which waits for the broker; any thread may call it."""
+        assert self._producer is not None
+        try:
+            if offsets:
+                self._again(self._producer.send_offsets_to_transaction, offsets, group)
+            self._again(self._producer.commit_transaction)
+        except KafkaException as failure:
+            self._failed(failure.args[0])
 
     def close(self) -> None:
         """Leaves; an open transaction is aborted by the next instance or by its timeout."""

@@ -1,8 +1,9 @@
 """The loop: every input comes out exactly once.
 
-One thread owns a stage's Kafka clients. It polls, runs rebalance callbacks and runs transactions, in
-turn, so that nothing can be revoked between the beginning and the end of a transaction. Model calls
-run elsewhere (:mod:`streams.runner`), outside any transaction.
+One thread owns a stage's Kafka clients. It polls, runs rebalance callbacks and begins transactions. An
+open transaction ends in the background while the next records are taken in, but a rebalance callback
+waits for it, so that nothing is revoked between its beginning and its end. Model calls run elsewhere
+(:mod:`streams.runner`), outside any transaction.
 
 1. **Poll.** Records become works, queued per task; the number and bytes of works is bounded.
 2. **Run.** Works are handed to the runner and finish in any order.
@@ -23,6 +24,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice, takewhile
 from typing import Any
 
@@ -44,8 +46,8 @@ BATCH = 1000
 WINDOW = 8
 """Inputs a worker takes in for each call at once; a kill repeats the calls of at most so many."""
 
-MAX_TRANSACTION = 10_000
-"""Works committed in one transaction."""
+MAX_TRANSACTION = 5000
+"""Works of a task that are committed in one transaction."""
 
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Bytes of inputs a worker holds at once, at most (and one record more)."""
@@ -116,13 +118,16 @@ class ExactlyOnce:
         at_once = concurrency or self.stage.concurrency
         self._runner = Runner(thread, processor, at_once)
         # a slow call holds back the finished ones behind it; more than this is not begun meanwhile
-        self._most_waiting = WINDOW * at_once if self.stage.uses_llm else MAX_TRANSACTION
+        self._most_waiting = WINDOW * at_once if self.stage.uses_llm else 3 * MAX_TRANSACTION
         self._make_consumer = make_consumer
         self._tasks: dict[int, Task] = {}
         self._partitions: set[Partition] = set()
         self._at_end: set[Partition] = set()
         self._assigned = self._paused = False
         self._waiting_bytes = 0
+        self._ender = ThreadPoolExecutor(1, f"{self.stage.name}-commit")
+        self._ending: Future[None] | None = None
+        self._batch: list[tuple[Task, list[Work]]] = []
         self._unknown = False
         self._aborts, self._not_before = 0, 0.0
         self._stopping = threading.Event()
@@ -157,6 +162,7 @@ class ExactlyOnce:
                 self._check()
             self._finish_within(grace)
         finally:
+            self._ender.shutdown()
             self._forget([TopicPartition(*p) for p in self._partitions])
             self._runner.close()
             self._consumer.close()
@@ -264,25 +270,55 @@ class ExactlyOnce:
     # --- 3 commit -----------------------------------------------------------------------------
 
     def _commit(self) -> None:
+        """Begins a transaction, unless one is open; :meth:`_conclude` hears how it ended."""
+        if self._ending is not None:
+            if not self._ending.done():
+                return
+            self._conclude()
         if time.monotonic() < self._not_before or (self._unknown and not self._settle()):
             return
-        batch = self._finished()
-        if not batch:
+        self._batch = self._finished()
+        if not self._batch:
             return
         group = self._consumer.consumer_group_metadata()
         try:
-            self._producer.commit(_records(batch), _next_offsets(batch), group)
-        except RecordRefused as refused:
-            self._refuse(batch, refused)
-        except OutcomeUnknown:
-            self._unknown = True
-        except (TransactionAborted, RetryLater) as error:
-            self._aborts += 1
-            self._not_before = time.monotonic() + min(_ABORT_PAUSE, 0.02 * 2**self._aborts)
-            log.warning("%s: not committed, trying again: %s", self.stage.name, error)
-        else:
-            self._aborts = 0
-            self._done(batch)
+            self._producer.write(_records(self._batch))
+        except PressroomError as error:
+            self._judge(error)
+            return
+        # the broker's answers are awaited in another thread; this one goes on with the next records
+        offsets = _next_offsets(self._batch)
+        self._ending = self._ender.submit(self._producer.finish, offsets, group)
+        self._ending.add_done_callback(lambda _: self._runner.wake())
+
+    def _conclude(self) -> None:
+        """Waits until the open transaction, if there is one, has ended."""
+        if self._ending is not None:
+            ending, self._ending = self._ending, None
+            self._judge(ending.exception())
+
+    def _judge(self, error: BaseException | None) -> None:
+        batch, self._batch = self._batch, []
+        match error:
+            case None:
+                self._aborts = 0
+                self._done(batch)
+            case RecordRefused():
+                self._refuse(batch, error)
+            case OutcomeUnknown():
+                self._unknown = True
+            case TransactionAborted() | RetryLater():
+                self._aborts += 1
+                self._not_before = time.monotonic() + min(_ABORT_PAUSE, 0.02 * 2**self._aborts)
+                log.warning("%s: not committed, trying again: %s", self.stage.name, error)
+            case _:
+                raise error
+
+    def _commit_all(self) -> None:
+        """Commits what is finished, and waits for it."""
+        self._conclude()
+        self._commit()
+        self._conclude()
 
     def _finished(self) -> list[tuple[Task, list[Work]]]:
         prefixes = ((task, task.finished()) for task in self._tasks.values())
@@ -335,7 +371,7 @@ class ExactlyOnce:
             until = time.monotonic() + REVOKE_BUDGET
             while time.monotonic() < until and _unfinished(revoked) and not self._runner.failure:
                 self._runner.wait(_BUSY_WAIT)
-            self._commit()
+            self._commit_all()
         except PressroomError as error:
             self._failure = error
         finally:
@@ -343,7 +379,12 @@ class ExactlyOnce:
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         log.warning("%s: lost %d partitions", self.stage.name, len(partitions))
-        self._forget(partitions)
+        try:
+            self._conclude()
+        except PressroomError as error:
+            self._failure = error
+        finally:
+            self._forget(partitions)
 
     def _tasks_of(self, partitions: Iterable[TopicPartition]) -> list[Task]:
         numbers = {tp.partition for tp in partitions}
@@ -383,7 +424,7 @@ class ExactlyOnce:
     def _finish_within(self, grace: float) -> None:
         until = time.monotonic() + grace
         while self.in_work and time.monotonic() < until:
-            self._commit()
+            self._commit_all()
             self._check()
             if _unfinished(self._tasks.values()):
                 self._runner.wait(_BUSY_WAIT)

@@ -30,6 +30,12 @@ class Place(Protocol):
     def notify(self) -> None:
         """Ends a wait; called on the loop."""
 
+    def wake(self) -> None:
+        """Ends a wait; called from any thread."""
+
+    def close(self) -> None:
+        """Lets go of what only this place used."""
+
 
 class OwnThread:
     """An event loop in a daemon thread; the stages of a process share one."""
@@ -72,6 +78,12 @@ class _Beside:
         if not self._finished.is_set():
             self._finished.set()
 
+    def wake(self) -> None:
+        self._finished.set()
+
+    def close(self) -> None:
+        pass
+
 
 class _Within:
     """A loop that the owner's thread steps, whenever it has works to hand over or to wait for."""
@@ -96,6 +108,13 @@ class _Within:
 
     def notify(self) -> None:
         self._finished.set()
+
+    def wake(self) -> None:
+        self.loop.call_soon_threadsafe(self._finished.set)
+
+    def close(self) -> None:
+        self.loop.run_until_complete(asyncio.sleep(0))
+        self.loop.close()
 
 
 class Runner:
@@ -138,6 +157,11 @@ class Runner:
     def close(self) -> None:
         """Ends the service; whatever still runs is cancelled."""
         self._place.call(self._close)
+        self._place.close()
+
+    def wake(self) -> None:
+        """Ends a :meth:`wait`; from any thread."""
+        self._place.wake()
 
     # --- on the event loop --------------------------------------------------------------------
 

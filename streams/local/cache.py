@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streams.local.errors import Interrupted, LocalError
-from streams.local.files import disk_errors, hold
+from streams.local.files import disk_errors, hold, is_disk_error
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -111,11 +111,11 @@ def _fetch_all(groups: Sequence[Group], cache: Path, console: "Console") -> None
                 ((a, group) for group in groups for a in group.artifacts),
                 key=lambda pair: -pair[0].size,
             )
-            futures = [
-                pool.submit(_fetch, artifact, group, cache, staging, report, stop)
-                for artifact, group in work
-            ]
             try:
+                futures = [
+                    pool.submit(_fetch, artifact, group, cache, staging, report, stop)
+                    for artifact, group in work
+                ]
                 for future in as_completed(futures):
                     future.result()
             except BaseException:
@@ -140,7 +140,8 @@ def _fetch(
         report(artifact, done)
 
     with tempfile.TemporaryDirectory(dir=staging) as folder:
-        file = _persistently(artifact, group.fetch, Path(folder), progress)
+        with disk_errors(cache, "PRESSROOM_CACHE"):
+            file = _persistently(artifact, group.fetch, Path(folder), progress)
         if not _is_whole(file, artifact):
             raise LocalError(
                 f"{artifact.source} arrived altered (its SHA-256 is not the expected one); "
@@ -157,11 +158,12 @@ def _persistently(artifact: Artifact, fetch: Fetch, folder: Path, progress: Repo
         attempt_folder = folder / str(attempt)
         attempt_folder.mkdir()
         try:
-            with disk_errors(folder, "PRESSROOM_CACHE"):
-                return fetch(artifact, attempt_folder, progress)
+            return fetch(artifact, attempt_folder, progress)
         except (Interrupted, LocalError):
             raise
         except Exception as error:
+            if is_disk_error(error):
+                raise
             progress(0)
             if attempt == _ATTEMPTS:
                 raise LocalError(

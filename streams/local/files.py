@@ -23,6 +23,11 @@ _DISK_ERRORS = {
 }
 
 
+def is_disk_error(error: Exception) -> bool:
+    """Whether the disk is why, so that trying again is of no use."""
+    return isinstance(error, OSError) and error.errno in _DISK_ERRORS
+
+
 @contextmanager
 def disk_errors(folder: Path, setting: str) -> Iterator[None]:
     """Turns errors of the disk that holds ``folder`` into one line.

@@ -245,13 +245,23 @@ def _find(state: State, mark: str) -> "psutil.Process | None":
 
     try:
         process = psutil.Process(state.pid)
-        with process.oneshot():
-            same = abs(process.create_time() - state.created) < _CLOCK_STEP_SECONDS
-            runs = process.status() != psutil.STATUS_ZOMBIE
-            command = process.cmdline()  # empty for a moment, while a program begins or ends
-            return process if same and runs and (mark in command or not command) else None
+        same = abs(process.create_time() - state.created) < _CLOCK_STEP_SECONDS
+        return process if same and mark in _command_line(process) else None
     except psutil.Error:
         return None
+
+
+def _command_line(process: "psutil.Process") -> list[str]:
+    """The command line; waits out the moment in which a program that begins or ends has none."""
+    import psutil
+
+    for _ in range(1000):
+        if process.status() == psutil.STATUS_ZOMBIE:
+            break
+        if command := process.cmdline():
+            return command
+        time.sleep(0.001)
+    return []
 
 
 def _open_log(log: Path) -> int:

@@ -161,28 +161,23 @@ def test_documents_go_in_and_come_out_once(cli: Cli, letters: Path, model: Model
     ]
 
 
-def test_a_topic_stands_for_the_stages_that_read_it(cli: Cli, letters: Path) -> None:
-    cli.run("ingest", str(letters))
-    worked = cli.run("worker", "documents", "--until-idle", "0.5", "--concurrency", "1", "--json")
-    assert [s["stage"] for s in worked.json["stages"]] == ["gist", "size", "publish"]
-
-
 def test_tail_begins_where_it_is_told_and_stops_after_so_many(cli: Cli, letters: Path) -> None:
     cli.run("ingest", str(letters))
-
-    def tail(*arguments: str) -> list[Any]:
-        *records, last = cli.run("tail", "documents", *arguments, "--json").records
+    begins = ("earliest", "latest", "1", "2020-01-01T00:00:00Z", "2100-01-01")
+    wanted = {b: ("documents", "--from", b) for b in begins}
+    wanted["two"] = (cli.topic("documents"), "--max", "2")
+    started = {name: cli.start("tail", *wanted[name], "--json") for name in wanted}
+    found = {}
+    for name, process in started.items():
+        *records, last = cli.end(process).records
         assert last["records"] == len(records)
-        return sorted(records, key=lambda r: (r["partition"], r["offset"]))
-
-    everything = tail()
+        found[name] = sorted((r["partition"], r["offset"]) for r in records)
+    everything = found["earliest"]
     assert len(everything) == 5
-    assert len(tail("--max", "2")) == 2
-    assert tail("--from", "latest") == []
-    assert tail("--from", "2020-01-01T00:00:00Z") == everything
-    assert tail("--from", "2100-01-01") == []
-    assert tail("--from", "1") == [r for r in everything if r["offset"] >= 1]
-    assert cli.run("tail", cli.topic("documents"), "--from", "latest").out == ""
+    assert len(found["two"]) == 2
+    assert found["latest"] == found["2100-01-01"] == []
+    assert found["2020-01-01T00:00:00Z"] == everything
+    assert found["1"] == [at for at in everything if at[1] >= 1]
 
 
 def test_tail_follows(cli: Cli, letters: Path) -> None:
@@ -213,7 +208,9 @@ def test_audit_finds_an_output_that_is_doubled(
     cli: Cli, letters: Path, bootstrap_servers: str
 ) -> None:
     cli.run("ingest", str(letters))
-    cli.run("worker", "publish", "--until-idle", "0.5")
+    # a topic stands for the stages that read it
+    worked = cli.run("worker", "documents", "--until-idle", "0.5", "--concurrency", "1", "--json")
+    assert [s["stage"] for s in worked.json["stages"]] == ["gist", "size", "publish"]
     _copy_first_record(bootstrap_servers, cli.topic("articles"))
     audit = cli.run("audit", "--json")
     assert (audit.status, audit.json["ok"]) == (1, False)
@@ -221,7 +218,6 @@ def test_audit_finds_an_output_that_is_doubled(
     assert (by_name["publish"]["duplicates"], by_name["publish"]["missing"]) == (1, 0)
     assert by_name["publish"]["examples"][0].startswith(f"duplicates: {cli.topic('documents')}:")
     assert by_name["gist"]["duplicates"] == 0
-    assert "FAILED" in cli.run("audit").err
 
 
 def test_audit_finds_an_input_that_is_missing(

@@ -1,5 +1,6 @@
 """The cache: whole files only, fetched once."""
 
+import errno
 import hashlib
 import threading
 from collections.abc import Callable
@@ -147,6 +148,18 @@ def test_a_cache_that_is_no_folder_is_one_clear_line(tmp_path: Path, console: Co
     (tmp_path / "file").touch()
     with pytest.raises(LocalError, match="PRESSROOM_CACHE"):
         ensure([_group(Registry().fetch)], tmp_path / "file" / "cache", console)
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path: Path, console: Console) -> None:
+    attempts = []
+
+    def fetch(artifact: Artifact, _folder: Path, _report: Report) -> Path:
+        attempts.append(artifact)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(LocalError, match="free some space there, or set PRESSROOM_CACHE"):
+        ensure([_group(fetch)], tmp_path, console)
+    assert len(attempts) == 1
 
 
 def _started(work: Callable[[], None]) -> threading.Thread:
