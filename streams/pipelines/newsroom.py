@@ -57,14 +57,14 @@ newsroom = Pipeline("newsroom")
 class Points:
     """What the model writes into an outline."""
 
-    points: Annotated[list[Annotated[str, Text(max=70)]], Text(max=3)]
+    points: Annotated[list[Annotated[str, Text(max=60)]], Text(max=2)]
 
 
 @record
 class Body:
     """What the model writes into a draft."""
 
-    text: Annotated[str, Text(max=320)]
+    text: Annotated[str, Text(max=240)]
 
 
 @record
@@ -72,7 +72,7 @@ class Verdict:
     """What the model says of a draft."""
 
     verdict: Literal["publish", "revise"]
-    note: Annotated[str, Text(max=50)]
+    note: Annotated[str, Text(max=40)]
 
 
 def whole_sentences(text: str) -> str:

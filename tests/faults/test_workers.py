@@ -98,3 +98,20 @@ def test_the_same_instance_started_twice_leaves_one(bench: Bench) -> None:
     bench.workers.signal(second, signal.SIGTERM)
     assert second.wait(60) == 0
     _finish(bench)
+
+
+def test_a_worker_paused_beyond_its_session_and_its_transaction_does_no_harm(bench: Bench) -> None:
+    bench.write(300)
+    paused = bench.workers.start("all")
+    _wait_for(bench, "answers", 40)
+    bench.workers.signal(paused, signal.SIGSTOP)
+    other = bench.workers.start("all")
+    # the other one has everything only after the session and the open transaction have timed out
+    _wait_for(bench, "answers", 250)
+    bench.workers.signal(paused, signal.SIGCONT)
+    bench.write(60)
+    _wait_for(bench, "answers", 330)
+    for worker in (paused, other):
+        bench.workers.signal(worker, signal.SIGTERM)
+        assert worker.wait(60) == 0, bench.workers.log()[-3000:]
+    _finish(bench)

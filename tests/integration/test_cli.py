@@ -29,7 +29,7 @@ def without_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str
     folder = tmp_path_factory.mktemp("nowhere")
     (folder / "a.txt").write_text("a")
     cli = Cli(folder, NOWHERE | {"OPENAI_BASE_URL": "http://127.0.0.1:1/v1"})
-    commands = ("topics create", "ingest a.txt", "worker all", "tail gists", "dead list", "audit")
+    commands = ("topics create", "ingest a.txt", "worker all", "audit")
     yield {"cli": cli} | {c: cli.start(*c.split(), "--json") for c in commands}
     cli.close()
 
@@ -127,7 +127,10 @@ def test_documents_go_in_and_come_out_once(cli: Cli, letters: Path, model: Model
     ]
     assert len(model.bills) == 5
 
-    tailed = cli.run("tail", "gists", "--json")
+    looks = ("tail gists", "dead list", "audit", "sink --into out --until-end")
+    tailed, listed, audited, sunk = (
+        cli.end(process) for process in [cli.start(*look.split(), "--json") for look in looks]
+    )
     *gists, last = tailed.records
     assert last == {"topic": cli.topic("gists"), "records": 5}
     assert sorted(g["value"]["text"] for g in gists) == sorted(
@@ -140,21 +143,19 @@ def test_documents_go_in_and_come_out_once(cli: Cli, letters: Path, model: Model
         assert gist["schema"] == "integration.Gist"
         assert gist["headers"]["ce_prompt"] == "gist@1"
 
-    (letter,) = cli.run("dead", "list", "--json").json["dead_letters"]
+    (letter,) = listed.json["dead_letters"]
     assert (letter["stage"], letter["error"], letter["message"]) == (
         "size", "ValueError", "told to fail",
     )  # fmt: skip
     assert letter["inputs"][0]["record"]["text"] == "This is fail."
     assert cli.run("dead", "show", letter["id"], "--json").records == [letter]
 
-    sunk = cli.run("sink", "--into", "out", "--until-end", "--json").json
-    assert sunk == {"folder": str(cli.folder / "out"), "written": 5}
+    assert sunk.json == {"folder": str(cli.folder / "out"), "written": 5}
     assert len(list((cli.folder / "out").glob("*.md"))) == 5
 
-    audit = cli.run("audit", "--json")
-    assert (audit.status, audit.json["ok"]) == (0, True)
+    assert (audited.status, audited.json["ok"]) == (0, True)
     counts = ("stage", "inputs", "outputs", "dead", "missing", "duplicates", "calls", "repaid")
-    assert [tuple(s[c] for c in counts) for s in audit.json["stages"]] == [
+    assert [tuple(s[c] for c in counts) for s in audited.json["stages"]] == [
         ("gist", 5, 5, 0, 0, 0, 5, None),
         ("size", 5, 3, 1, 0, 0, 0, None),
         ("publish", 5, 5, 0, 0, 0, 0, None),

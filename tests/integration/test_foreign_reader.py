@@ -1,4 +1,4 @@
-"""The newsroom's topics as a stranger reads them, who has the contracts' files and Avro, nothing else."""
+"""The newsroom's topics as a stranger reads them, who has Avro and the contracts, nothing else."""
 
 import io
 import json
@@ -19,13 +19,12 @@ from producers.ingest import Ingestion
 from producers.sources import discover
 from schemas import topics
 from streams import ScriptedModel
-from streams.admin import create_topics
 from streams.instance import Instances
 from streams.memory import Answer
 from streams.model import Request
 from streams.pipelines.newsroom import newsroom
 from streams.worker import Worker
-from tests.integration.conftest import ROOT
+from tests.integration.conftest import ROOT, make_topics
 from tests.support import oracle
 from tests.support.config import unique
 
@@ -133,7 +132,7 @@ def events(
 
 
 def _publish(config: dict[str, Any], folder: Path) -> None:
-    create_topics(config, newsroom.topics)
+    make_topics(config, newsroom.topics)
     Ingestion(
         config, newsroom.name, topics.documents, newsroom.sources, newsroom.dead_letters,
         lambda names: read_settled(config, names),

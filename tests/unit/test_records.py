@@ -438,7 +438,7 @@ def test_a_json_schema_says_what_the_record_says() -> None:
 
 def test_a_contract_s_bound_reaches_the_json_schema() -> None:
     text = json_schema(binding_of(Headline).expanded)["properties"]["text"]
-    assert text == {"type": "string", "maxLength": 70, "description": "short headline"}
+    assert text == {"type": "string", "maxLength": 60, "description": "short headline"}
 
 
 def test_a_nested_record_is_asked_for_in_full() -> None:
