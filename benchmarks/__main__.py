@@ -26,18 +26,16 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import by_hand
-from producers.transactional import TransactionalProducer
 from schemas.codec import codec_for
 from schemas.message import first_headers, record_id
 from schemas.records import Document
 from schemas.topics import Topic
 from streams import Llm, Pipeline, record
 from streams.admin import create_topics
-from streams.exactly_once import ExactlyOnce
+from streams.instance import Instances
 from streams.model import Completion, Model, Request
-from streams.processing import Processor
 from streams.prompts import Rendered
-from streams.runner import OwnThread
+from streams.worker import Worker
 
 PASS_THROUGH = 200_000
 LATENCY, RATE = 500, 50.0
@@ -132,19 +130,16 @@ class Bench:
                 return await llm(Answer, text=document.id)
 
         create_topics(self.config, pipeline.topics)
-        (stage,) = pipeline.stages.values()
-        thread = OwnThread()
-        producer = TransactionalProducer(self.config, f"{pipeline.name}.bench")
-        loop = ExactlyOnce(Processor(stage, model), producer, self.config, thread, at_once)
-        worker = threading.Thread(target=loop.run)
-        began = time.monotonic()
-        worker.start()
-        while loop.committed < count and worker.is_alive():
-            time.sleep(0.002)
-        seconds = time.monotonic() - began
-        loop.stop()
-        worker.join()
-        thread.close()
+        stages = list(pipeline.stages.values())
+        with tempfile.TemporaryDirectory() as home:
+            worker = Worker(stages, self.config, model, Instances(Path(home)), at_once)
+            began = time.monotonic()
+            worker.start()
+            while worker.loops[0].committed < count and worker.running:
+                time.sleep(0.002)
+            seconds = time.monotonic() - began
+            worker.stop()
+            worker.wait()
         return seconds
 
 

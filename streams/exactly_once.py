@@ -46,7 +46,7 @@ BATCH = 1000
 WINDOW = 8
 """Inputs a worker takes in for each call at once; a kill repeats the calls of at most so many."""
 
-MAX_TRANSACTION = 5000
+MAX_TRANSACTION = 2500
 """Works of a task that are committed in one transaction."""
 
 MAX_WAITING_BYTES = 64 * 1024 * 1024
