@@ -1,10 +1,11 @@
 """Dead letters, for people to look at."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from consumers.reader import Reader, read_settled
+from consumers.reader import Reader, end_offsets, partitions_of, read_settled
 from schemas.codec import codec_for, describe
 from schemas.errors import RecordRejected, UsageError
 from schemas.message import Position, Received
@@ -75,17 +76,18 @@ def dead_letter(config: Mapping[str, Any], topic: Topic[DeadLetter], letter_id: 
     Raises:
         UsageError: there is none of that id.
     """
-    try:
-        at = Position.parse(f"{topic.name}:{letter_id}")
-    except ValueError:
-        raise UsageError(f"{letter_id!r} is not of the form partition:offset, like 0:12") from None
+    if not re.fullmatch(r"[0-9]{1,9}:[0-9]{1,18}", letter_id):
+        raise UsageError(f"{letter_id!r} is not of the form partition:offset, like 0:12")
+    at = Position.parse(f"{topic.name}:{letter_id}")
+    if at.partition >= partitions_of(config, [topic.name])[topic.name]:
+        raise UsageError(f"{topic.name} has no partition {at.partition}")
     partition = (at.topic, at.partition)
-    with Reader(config, [partition], {partition: at.offset}) as reader:
-        for received in reader.committed(patience=5):
-            letter = _letter(received) if received.offset == at.offset else None
-            if letter is not None:
-                return letter
-            break
+    if at.offset < end_offsets(config, [partition])[partition]:
+        with Reader(config, [partition], {partition: at.offset}) as reader:
+            received = next(iter(reader.committed()), None)
+        letter = _letter(received) if received and received.position == at else None
+        if letter is not None:
+            return letter
     raise UsageError(f"no dead letter {letter_id} in {topic.name}; `pressroom dead list` shows all")
 
 

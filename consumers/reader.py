@@ -33,6 +33,11 @@ DEFAULTS: dict[str, Any] = {
 }
 
 _TIMEOUT = 30.0
+_PASSING = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+)
 _BATCH = 1000
 
 
@@ -82,15 +87,21 @@ def _list_offsets(
     if not partitions:
         return {}
     admin = AdminClient(dict(config))  # a client that is let go of answers no more
-    futures = admin.list_offsets(
-        {TopicPartition(t, p): spec for t, p in partitions},
-        isolation_level=IsolationLevel.READ_UNCOMMITTED,
-        request_timeout=_TIMEOUT,
-    )
-    try:
-        return {(tp.topic, tp.partition): f.result().offset for tp, f in futures.items()}
-    except KafkaException as failure:
-        raise RetryLater(f"Kafka does not answer: {failure.args[0].str()}") from failure
+    until = time.monotonic() + _TIMEOUT
+    while True:
+        futures = admin.list_offsets(
+            {TopicPartition(t, p): spec for t, p in partitions},
+            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            request_timeout=_TIMEOUT,
+        )
+        try:
+            return {(tp.topic, tp.partition): f.result().offset for tp, f in futures.items()}
+        except KafkaException as failure:
+            error: KafkaError = failure.args[0]
+            # a topic that was just created has no leaders yet
+            if not (error.retriable() or error.code() in _PASSING) or time.monotonic() > until:
+                raise RetryLater(f"Kafka does not answer: {error.str()}") from failure
+            time.sleep(0.1)
 
 
 def start_offsets(
@@ -109,19 +120,25 @@ def start_offsets(
         return {}
     if begin == "latest":
         return end_offsets(config, partitions)
-    if begin.isdigit():
-        return dict.fromkeys(partitions, int(begin))
-    try:
-        at = datetime.fromisoformat(begin)
-    except ValueError:
-        raise UsageError(
-            f"{begin!r} is neither earliest, latest, an offset nor a time like 2026-01-31T12:00:00Z"
-        ) from None
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    spec = OffsetSpec.for_timestamp(int(at.timestamp() * 1000))
-    found = _list_offsets(config, partitions, spec)
     ends = end_offsets(config, partitions)
+    if begin.isdecimal():
+        return {p: min(int(begin), end) for p, end in ends.items()}
+    spec = OffsetSpec.for_timestamp(_milliseconds(begin))
+    found = _list_offsets(config, partitions, spec)
     return {p: offset if offset >= 0 else ends[p] for p, offset in found.items()}
+
+
+def _milliseconds(time_of_day: str) -> int:
+    try:
+        at = datetime.fromisoformat(time_of_day)
+    except ValueError:
+        at = None
+    if at is None or at.year < 1970:
+        raise UsageError(
+            f"{time_of_day!r} is neither earliest, latest, an offset "
+            "nor a time since 1970 like 2026-01-31T12:00:00Z"
+        )
+    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 class Reader:

@@ -6,6 +6,7 @@ into a topic: a second one fences the first, which then leaves without having lo
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -129,7 +130,9 @@ class Ingestion:
         before = self._positions.get(self._position_key(source))
         same = before is not None and before.fingerprint == fingerprint
         done = before.entries if before is not None and same else 0
-        rewritten = before is not None and not same
+        # after a rewrite, or an interruption that may have come after one, some may be there
+        doubtful = before is not None and not (same and before.complete)
+        seen: Counter[str] = Counter()
         unchanged = before is not None and same and before.complete
         self._report.unchanged += unchanged
         count = 0
@@ -139,10 +142,11 @@ class Ingestion:
             self._left = None if self._left is None else self._left - 1
             count = entry.index + 1
             progress.done += len(entry.text) if isinstance(entry, Entry) else len(entry.raw)
-            if entry.index < done:
-                self._note(source, entry)
+            ce_id = _entry_id(source, entry, seen)
+            if entry.index < done or (doubtful and ce_id in self._known_ids()):
+                self._note(entry, ce_id)
                 continue
-            self._add(source, entry, rewritten)
+            self._add(source, entry, ce_id)
             progress.documents += 1
             self._place(source, fingerprint, count, complete=False)
             if self._batch.full:
@@ -151,19 +155,12 @@ class Ingestion:
         if not unchanged:
             self._place(source, fingerprint, count, complete=True)
 
-    def _note(self, source: Source, entry: Entry | Unreadable) -> None:
-        if isinstance(entry, Entry):
-            self._report.ids.append(_document_id(source, entry))
-        else:
-            self._report.dead_ids.append(
-                _unreadable_id(source, entry.index, entry.raw, entry.reason)
-            )
+    def _note(self, entry: Entry | Unreadable, ce_id: str) -> None:
+        ids = self._report.ids if isinstance(entry, Entry) else self._report.dead_ids
+        ids.append(ce_id)
 
-    def _add(self, source: Source, entry: Entry | Unreadable, rewritten: bool) -> None:
-        outgoing, ce_id = self._outgoing(source, entry)
-        if rewritten and ce_id in self._known_ids():
-            self._note(source, entry)
-            return  # a row that the rewritten file still has
+    def _add(self, source: Source, entry: Entry | Unreadable, ce_id: str) -> None:
+        outgoing = self._outgoing(source, entry, ce_id)
         self._batch.records.append(outgoing)
         self._batch.size += len(outgoing.value or b"")
         if outgoing.topic == self._topic.name:
@@ -173,27 +170,25 @@ class Ingestion:
             self._report.dead += 1
             self._report.dead_ids.append(ce_id)
 
-    def _outgoing(self, source: Source, entry: Entry | Unreadable) -> tuple[Outgoing, str]:
+    def _outgoing(self, source: Source, entry: Entry | Unreadable, ce_id: str) -> Outgoing:
         if isinstance(entry, Unreadable):
-            return self._dead_letter(source, entry.index, entry.raw, entry.reason)
-        ce_id = _document_id(source, entry)
+            return self._dead_letter(source, entry.index, entry.raw, entry.reason, ce_id)
         document = Document(ce_id, source.uri, entry.title, entry.text, str(source.format))
         value = codec_for(Document).encode(document)
         if len(value) > self._topic.max_bytes:
             reason = f"the record has {len(value):,} bytes; {self._topic.name} takes fewer"
-            return self._dead_letter(source, entry.index, entry.text.encode(), reason)
+            return self._dead_letter(source, entry.index, entry.text.encode(), reason, ce_id)
         headers = first_headers(ce_id, source.uri, self._topic.ce_type)
-        return Outgoing(self._topic.name, ce_id.encode(), value, headers), ce_id
+        return Outgoing(self._topic.name, ce_id.encode(), value, headers)
 
     def _dead_letter(
-        self, source: Source, index: int, raw: bytes, reason: str
-    ) -> tuple[Outgoing, str]:
-        ce_id = _unreadable_id(source, index, raw, reason)
+        self, source: Source, index: int, raw: bytes, reason: str, ce_id: str
+    ) -> Outgoing:
         original = Original(source.uri, -1, index, -1, None, raw[: 64 * 1024], [])
         letter = DeadLetter("ingest", "Unreadable", reason, 1, [original])
         headers = first_headers(ce_id, self._stage, self._dead_letters.ce_type)
         value = codec_for(DeadLetter).encode(letter)
-        return Outgoing(self._dead_letters.name, ce_id.encode(), value, headers), ce_id
+        return Outgoing(self._dead_letters.name, ce_id.encode(), value, headers)
 
     # --- positions ----------------------------------------------------------------------------
 
@@ -226,19 +221,15 @@ class Ingestion:
         batch, self._batch = self._batch, _Batch()
         if not batch.positions:
             return
-        encode = codec_for(SourcePosition).encode
-        ce_type = self._sources.ce_type
-        marks = [
-            Outgoing(
-                self._sources.name, key.encode(), encode(position),
-                first_headers(
-                    record_id(key, position.fingerprint, str(position.entries)), self._stage, ce_type
-                ),
-            )
-            for key, position in batch.positions.items()
-        ]  # fmt: skip
+        marks = [self._mark(key, position) for key, position in batch.positions.items()]
         self._patiently(lambda: self._commit(batch, marks))
         self._positions |= batch.positions
+
+    def _mark(self, key: str, position: SourcePosition) -> Outgoing:
+        state = f"{position.fingerprint} {position.entries} {position.complete}"
+        headers = first_headers(record_id(key, state), self._stage, self._sources.ce_type)
+        value = codec_for(SourcePosition).encode(position)
+        return Outgoing(self._sources.name, key.encode(), value, headers)
 
     def _commit(self, batch: _Batch, marks: list[Outgoing]) -> None:
         try:
@@ -276,12 +267,17 @@ class Ingestion:
         return None
 
 
-def _document_id(source: Source, entry: Entry) -> str:
-    return record_id(source.uri, str(entry.index), entry.title, entry.text)
+def _entry_id(source: Source, entry: Entry | Unreadable, seen: Counter[str]) -> str:
+    """An id made of the source, the content, and how many equal entries came before it.
 
-
-def _unreadable_id(source: Source, index: int, raw: bytes, reason: str) -> str:
-    return record_id(source.uri, str(index), raw.hex(), reason)
+    Not of the place in the source: a row that is put in front must not make all others new.
+    """
+    if isinstance(entry, Entry):
+        content = record_id(source.uri, entry.title, entry.text)
+    else:
+        content = record_id(source.uri, "unreadable", entry.raw.hex())
+    seen[content] += 1
+    return record_id(content, str(seen[content]))
 
 
 def _fingerprint(source: Source) -> str:

@@ -80,7 +80,19 @@ class Settings(BaseSettings):
             )
         extra = read_properties(self.properties) if self.properties else {}
         # librdkafka writes to stderr by itself otherwise, and floods it while a broker is away
-        return {"bootstrap.servers": servers, "logger": logging.getLogger("kafka"), **extra}
+        config = {"bootstrap.servers": servers, "logger": logging.getLogger("kafka"), **extra}
+        if extra:
+            self._check(config)
+        return config
+
+    def _check(self, config: dict[str, Any]) -> None:
+        from confluent_kafka import Consumer, KafkaException
+
+        try:
+            Consumer(config | {"group.id": "pressroom-check"})
+        except (KafkaException, TypeError, ValueError) as error:
+            said = error.args[0].str() if isinstance(error, KafkaException) else error
+            raise UsageError(f"{self.properties}: {said}") from None
 
     def open_model(self) -> Model:
         """The model client.
@@ -121,6 +133,8 @@ def read_properties(path: Path) -> dict[str, str]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8 text") from None
     found: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         stripped = line.strip()

@@ -2,9 +2,14 @@
 
 import sys
 
+import typer
+
 from streams.cli.app import app
 
 __all__ = ["app", "main"]
+
+# typer brings its own copy of click, or uses the one installed: this is its ClickException either way
+_ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 def main() -> None:
@@ -12,19 +17,30 @@ def main() -> None:
 
     Exit status: 0 done, 1 a check failed or work was left, 2 wrong use, 130 interrupted.
     """
+    sys.exit(_run())
+
+
+def _run() -> int:
     from schemas.errors import PressroomError, UsageError
 
     try:
-        app()
+        return int(app(standalone_mode=False) or 0)
     except UsageError as error:
-        sys.exit(_say(error, 2))
+        return _say(error, 2)
     except PressroomError as error:
-        sys.exit(_say(error, 1))
-    except BrokenPipeError:
-        sys.stderr.close()  # `pressroom tail … | head` has seen enough
-        sys.exit(0)
-    except KeyboardInterrupt:
-        sys.exit(_say("interrupted; what was committed stays, run it again to go on", 130))
+        return _say(error, 1)
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("interrupted; what was committed stays, run it again to go on", 130)
+    except _ClickError as error:
+        return _wrong_use(error)
+
+
+def _wrong_use(error: Exception) -> int:
+    message = getattr(error, "format_message", lambda: str(error))()
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(message, file=sys.stderr)  # noqa: T201
+        return 2
+    return _say(f"{' '.join(message.split())} (see --help)", 2)
 
 
 def _say(message: object, status: int) -> int:

@@ -31,6 +31,10 @@ def common(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
     options.app, options.properties, options.verbose = app_name, config, verbose
+    if config is not None:
+        from streams.settings import read_properties
+
+        read_properties(config)  # say at once what is wrong with it
 
 
 topics = typer.Typer(help="Topics of the pipeline.", no_args_is_help=True, rich_markup_mode=None)

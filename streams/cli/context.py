@@ -62,8 +62,10 @@ def pipeline() -> "Pipeline":
         sys.path.insert(0, os.getcwd())
     try:
         module = import_module(module_name)
-    except ImportError as error:
-        raise UsageError(f"can't import {module_name}: {error}") from None
+    except UsageError:
+        raise
+    except Exception as error:  # a user's module may fail in any way while it is imported
+        raise UsageError(f"can't import {module_name!r}: {type(error).__name__}: {error}") from None
     found = getattr(module, name, None)
     if not isinstance(found, Pipeline):
         raise UsageError(f"{module_name} has no pipeline named {name!r}")
@@ -80,7 +82,12 @@ def console() -> "Console":
 
 def emit(data: Any) -> None:
     """Prints data as one line of JSON on standard output."""
-    typer.echo(json.dumps(data, default=_plain, ensure_ascii=False))
+    try:
+        print(json.dumps(data, default=_plain, ensure_ascii=False), flush=True)  # noqa: T201
+    except BrokenPipeError:
+        # `pressroom tail … | head` has seen enough; nothing may be flushed at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
 
 
 def _plain(value: Any) -> Any:

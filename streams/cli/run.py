@@ -84,21 +84,22 @@ def ingest_paths(
     from schemas.errors import UsageError
 
     target = chosen.entry(topic)
-    with tempfile.TemporaryDirectory(prefix="pressroom-") as spool, _ingest_bar() as moved:
+    with tempfile.TemporaryDirectory(prefix="pressroom-") as spool:
         try:
             sources = discover(paths, sys.stdin.buffer, Path(spool))
         except SourceError as error:
             raise UsageError(str(error)) from None
-        ingestion = Ingestion(
-            config,
-            chosen.name,
-            target,
-            chosen.sources,
-            chosen.dead_letters,
-            lambda topics: read_settled(config, topics),
-            moved,
-        )
-        return ingestion.run(sources, limit)
+        with _ingest_bar() as moved:
+            ingestion = Ingestion(
+                config,
+                chosen.name,
+                target,
+                chosen.sources,
+                chosen.dead_letters,
+                lambda topics: read_settled(config, topics),
+                moved,
+            )
+            return ingestion.run(sources, limit)
 
 
 class _ingest_bar:

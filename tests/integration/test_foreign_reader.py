@@ -19,12 +19,13 @@ from producers.ingest import Ingestion
 from producers.sources import discover
 from schemas import topics
 from streams import ScriptedModel
+from streams.admin import create_topics
 from streams.instance import Instances
 from streams.memory import Answer
 from streams.model import Request
 from streams.pipelines.newsroom import newsroom
 from streams.worker import Worker
-from tests.integration.conftest import ROOT, make_topics
+from tests.integration.conftest import ROOT
 from tests.support import oracle
 from tests.support.config import unique
 
@@ -132,7 +133,7 @@ def events(
 
 
 def _publish(config: dict[str, Any], folder: Path) -> None:
-    make_topics(config, newsroom.topics)
+    create_topics(config, newsroom.topics)
     Ingestion(
         config, newsroom.name, topics.documents, newsroom.sources, newsroom.dead_letters,
         lambda names: read_settled(config, names),

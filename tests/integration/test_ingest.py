@@ -16,7 +16,8 @@ from producers.sources import discover
 from schemas.errors import Fenced, UsageError
 from schemas.records import Document
 from schemas.topics import Topic, dead_letters_of, sources_of
-from tests.integration.conftest import Cli, contract, count, make_topics, wait_for
+from streams.admin import create_topics
+from tests.integration.conftest import Cli, contract, count, wait_for
 from tests.integration.pipeline import pipeline
 from tests.support import oracle
 from tests.support.config import unique
@@ -30,7 +31,7 @@ class Desk:
         self._name = unique("ingest")
         self._documents = Topic(f"{self._name}.documents", Document, key="id")
         self._sources, self._dead = sources_of(self._name), dead_letters_of(self._name)
-        make_topics(config, [self._documents, self._sources, self._dead])
+        create_topics(config, [self._documents, self._sources, self._dead])
 
     def ingest(
         self, *paths: Path, limit: int | None = None, while_reading: Callable[[], object] = int
@@ -116,6 +117,26 @@ def test_a_rewritten_file_adds_only_what_is_new(desk: Desk) -> None:
     desk.file("table.csv", "title,text", *rows)
     assert desk.ingest(path).documents == 0, "as it was at first"
     assert desk.texts() == sorted(["one", "two", "three", "TWO", "four"])
+
+
+def test_a_row_put_in_front_adds_one_document(desk: Desk) -> None:
+    path = desk.file("table.csv", "title,text", "a,one", "b,two", "b,two")
+    desk.ingest(path)
+    desk.file("table.csv", "title,text", "z,zero", "a,one", "b,two", "b,two")
+    assert desk.ingest(path).documents == 1
+    desk.file("table.csv", "title,text", "b,two", "b,two", "b,two")
+    assert desk.ingest(path).documents == 1, "a third equal row"
+    assert desk.texts() == sorted(["zero", "one", "two", "two", "two"])
+
+
+def test_a_rewritten_file_is_gone_on_from_after_an_interruption(desk: Desk) -> None:
+    rows = [f"line {n}" for n in range(10)]
+    path = desk.file("t.jsonl", *rows)
+    desk.ingest(path)
+    desk.file("t.jsonl", *rows, "new")
+    desk.ingest(path, limit=5)
+    desk.ingest(path)
+    assert desk.texts() == sorted([*rows, "new"])
 
 
 def test_a_file_that_grew_adds_only_its_new_lines(desk: Desk) -> None:

@@ -14,7 +14,8 @@ from schemas.errors import Stop
 from schemas.message import Outgoing, first_headers
 from schemas.records import Article
 from schemas.topics import Topic
-from tests.integration.conftest import Cli, make_topics, wait_for
+from streams.admin import create_topics
+from tests.integration.conftest import Cli, wait_for
 from tests.support.config import unique
 
 
@@ -40,7 +41,7 @@ class Press:
     def __init__(self, config: dict[str, Any], name: str) -> None:
         self._config = config
         self.topic = Topic(name, Article, key="id")
-        make_topics(config, [self.topic])
+        create_topics(config, [self.topic])
         self._producer = TransactionalProducer(config, unique("press"))
         self._producer.open()
 

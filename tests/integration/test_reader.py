@@ -12,7 +12,8 @@ from schemas.errors import RetryLater, UsageError
 from schemas.message import Received
 from schemas.records import Original
 from schemas.topics import Topic
-from tests.integration.conftest import make_topics, wait_for
+from streams.admin import create_topics
+from tests.integration.conftest import wait_for
 from tests.support.config import unique
 
 
@@ -22,7 +23,7 @@ class Log:
     def __init__(self, config: dict[str, Any], *, compacted: bool = False) -> None:
         self.config, self.name = config, unique("log")
         self.partition = (self.name, 0)
-        make_topics(config, [Topic(self.name, Original, partitions=1, compacted=compacted)])
+        create_topics(config, [Topic(self.name, Original, partitions=1, compacted=compacted)])
 
     def begin(self, *values: str, key: str = "k") -> Producer:
         """Writes records in a transaction that stays open."""

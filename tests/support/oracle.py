@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import fastavro
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 _PATIENCE = 60.0
 
@@ -58,12 +58,19 @@ def ends(servers: str, topic: str) -> dict[int, int]:
     """The high watermark of each partition: uncommitted and control records included."""
     consumer = _consumer(servers, "read_uncommitted")
     partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
-    found = {
-        p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=30)[1]
-        for p in partitions
-    }
+    found = {p: _end(consumer, TopicPartition(topic, p)) for p in partitions}
     consumer.close()
     return found
+
+
+def _end(consumer: Consumer, partition: TopicPartition) -> int:
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return consumer.get_watermark_offsets(partition, timeout=30)[1]
+        except KafkaException:  # a topic that was just created has no leaders yet
+            if time.monotonic() > until:
+                raise
 
 
 def read(
