@@ -234,7 +234,7 @@ def test_an_excerpt_shows_that_something_is_left_out(text: str, most: int) -> No
 
 
 def test_an_excerpt_ends_at_a_space_where_one_is_near() -> None:
-    assert excerpt("alpha beta gamma delta epsilon", 24) == "alpha beta gamma delta…"
+    assert excerpt("alpha beta gamma delta epsilon", 25) == "alpha beta gamma delta…"
 
 
 def test_an_excerpt_without_a_space_near_its_end_is_cut_in_the_word() -> None:

@@ -1,4 +1,4 @@
-"""Failing inputs found while writing the unit tests; each test passes once its bug is fixed."""
+"""Inputs that once broke something, each by the piece that it broke."""
 
 import zlib
 from typing import Annotated, Any, Literal
