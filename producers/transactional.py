@@ -8,6 +8,8 @@ committed), or fenced (leave).
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from threading import Thread
 from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
@@ -24,7 +26,8 @@ log = logging.getLogger(__name__)
 TRANSACTION_TIMEOUT = 10.0
 """Seconds after which the broker aborts a transaction on its own; below the group's session."""
 
-_STEP_TIMEOUT = 30.0
+_STEP_TIMEOUT = 15.0
+_CONNECT_TIMEOUT = 5.0
 _WATCHED_BYTES = 128 * 1024
 _FENCING = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 _REFUSED = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.INVALID_RECORD)
@@ -43,6 +46,9 @@ DEFAULTS: dict[str, Any] = {
     "transaction.timeout.ms": int(TRANSACTION_TIMEOUT * 1000),
     # librdkafka's default, 100 ms, is waited in every back-to-back transaction
     "retry.backoff.ms": 1,
+    # the alternative forgets every broker it knew as soon as the last is away, and that it waited for
+    # one of them as coordinator (librdkafka's issue 5511)
+    "metadata.recovery.strategy": "none",
     "linger.ms": 1,
     "compression.type": "lz4",
     # the Java clients' partitioner, so that keys meet whoever wrote them
@@ -94,7 +100,7 @@ class TransactionalProducer:
         producer = self._make(self._config)
         try:
             # with a connection up, the coordinator is found at once instead of after half a second
-            producer.list_topics(timeout=_STEP_TIMEOUT)
+            producer.list_topics(timeout=_CONNECT_TIMEOUT)
             producer.init_transactions(_STEP_TIMEOUT)
         except KafkaException as failure:
             error: KafkaError = failure.args[0]
@@ -149,10 +155,12 @@ class TransactionalProducer:
         assert self._producer is not None
         try:
             if offsets:
-                self._again(self._producer.send_offsets_to_transaction, offsets, group)
+                self._send_offsets(self._producer, offsets, group)
             self._again(self._producer.commit_transaction)
         except KafkaException as failure:
             self._failed(failure.args[0])
+        except TimeoutError:
+            self._replace("no answer from the group's coordinator")
 
     def close(self) -> None:
         """Leaves; an open transaction is aborted by the next instance or by its timeout."""
@@ -186,6 +194,28 @@ class TransactionalProducer:
                 self._refused = RecordRefused(record, error.str())
 
         return delivered
+
+    def _send_offsets(
+        self, producer: Producer, offsets: list[TopicPartition], group: object
+    ) -> None:
+        """Raises TimeoutError rather than wait forever.
+
+        librdkafka's own timeout does not hold in this step when the coordinator went away
+        (its issue 5456): the thread that waits then comes back when a connection changes, to a
+        client that was fenced meanwhile.
+        """
+        sent: Future[None] = Future()
+
+        def send() -> None:
+            try:
+                self._again(producer.send_offsets_to_transaction, offsets, group)
+                sent.set_result(None)
+            except BaseException as failure:
+                sent.set_exception(failure)
+
+        # not an executor's thread: the interpreter would wait for it before it exits
+        Thread(target=send, name="send-offsets", daemon=True).start()
+        sent.result(_STEP_TIMEOUT)
 
     def _again(self, step: Callable[..., object], *args: object) -> None:
         """A step that says it may be retried is, until its time is up."""

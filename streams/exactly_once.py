@@ -123,7 +123,8 @@ class ExactlyOnce:
         self._tasks: dict[int, Task] = {}
         self._partitions: set[Partition] = set()
         self._at_end: set[Partition] = set()
-        self._assigned = self._paused = False
+        self._assigned = False
+        self._paused: bool | None = False
         self._waiting_bytes = 0
         self._ender = ThreadPoolExecutor(1, f"{self.stage.name}-commit")
         self._ending: Future[None] | None = None
@@ -199,10 +200,10 @@ class ExactlyOnce:
         room = self._room()
         if room <= 0:
             self._runner.wait(_BUSY_WAIT)
-            if self._finished():
-                return
+            if self._finished() and not self._in_trouble:
+                return  # room will be made by committing
             self._pause()  # polling must go on, or the group takes this member for dead
-        elif self._paused:
+        else:
             self._resume()
         accepted = self._accept_some(max(room, 1))
         self._runner.submit([work for work in accepted if work.outgoing is None])
@@ -255,17 +256,23 @@ class ExactlyOnce:
         """Inputs taken in and not committed yet."""
         return sum(len(task.queue) for task in self._tasks.values())
 
+    @property
+    def _in_trouble(self) -> bool:
+        """Whether the last transaction failed: it may be polling that helps, by joining again."""
+        return self._aborts > 0 or self._unknown
+
     def _is_idle(self) -> bool:
         return self._assigned and not self.in_work and self._at_end >= self._partitions
 
     def _pause(self) -> None:
-        if not self._paused:
+        if self._paused is not True:
             self._consumer.pause(self._consumer.assignment())
             self._paused = True
 
     def _resume(self) -> None:
-        self._consumer.resume(self._consumer.assignment())
-        self._paused = False
+        if self._paused is not False:
+            self._consumer.resume(self._consumer.assignment())
+            self._paused = False
 
     # --- 3 commit -----------------------------------------------------------------------------
 
@@ -361,7 +368,8 @@ class ExactlyOnce:
             for number in {tp.partition for tp in partitions} - self._tasks.keys():
                 self._tasks[number] = Task(self._restored(number))
             self._partitions |= {(tp.topic, tp.partition) for tp in partitions}
-            self._assigned, self._paused = True, False
+            # the client keeps what it paused paused, even what was away in between
+            self._assigned, self._paused = True, None
         except PressroomError as error:
             self._failure = error
 

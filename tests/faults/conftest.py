@@ -3,6 +3,9 @@
 import importlib
 import json
 import os
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +13,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 
 from producers.transactional import TransactionalProducer
 from schemas.codec import codec_for
@@ -47,6 +52,29 @@ class Bench:
             records.append(Outgoing(self.module.lines.name, key.encode(), value, []))
         producer.commit(records)
 
+    def await_outputs(self, topic: str, count: int) -> None:
+        """Waits until a topic has so many records."""
+        until = time.monotonic() + 60
+        while self.committed_outputs(topic) < count:
+            assert time.monotonic() < until, self.workers.log()[-3000:]
+            time.sleep(0.1)
+
+    def await_members(self, stage: str, count: int) -> None:
+        """Waits until a stage's group has so many members, all with partitions."""
+        until = time.monotonic() + 60
+        while len(shares := self._shares(stage)) != count or not all(shares):
+            assert time.monotonic() < until, shares
+            time.sleep(0.2)
+
+    def _shares(self, stage: str) -> list[int]:
+        group = self.module.pipeline.stages[stage].group
+        admin = AdminClient(self.config)  # kept, or its answer would never come
+        (found,) = admin.describe_consumer_groups([group]).values()
+        try:
+            return [len(m.assignment.topic_partitions) for m in found.result(30).members]
+        except KafkaException:  # there is no such group yet
+            return []
+
     def committed_outputs(self, topic: str) -> int:
         """How many records a topic has now, for tests that strike in the middle."""
         found = getattr(self.module, topic)
@@ -65,9 +93,28 @@ class Bench:
         ):
             seen = oracle.read(self.servers, topic.name, schema_of(topic.record))
             assert not (bad := oracle.judge(seen, expected, "text")), (topic.name, bad)
-        for stage in module.pipeline.stages.values():
+        assert not self.left()
+
+    def finish(self, workers: "list[subprocess.Popen[bytes]]") -> None:
+        """The running workers do the rest, within a bound, and leave."""
+        until = time.monotonic() + 90
+        while self.left():
+            assert time.monotonic() < until, self.workers.log()[-3000:]
+            time.sleep(0.5)
+        for worker in workers:
+            self.workers.signal(worker, signal.SIGTERM)
+        for worker in workers:
+            assert worker.wait(60) == 0, self.workers.log()[-3000:]
+        self.check()
+
+    def left(self, *names: str) -> dict[str, int]:
+        """Oracle D: committed records that the named stages, or all, have not committed as read."""
+        found: dict[str, int] = {}
+        stages = self.module.pipeline.stages
+        for stage in map(stages.__getitem__, names or stages):
             topics = [t.name for t in stage.reads]
-            assert not oracle.uncommitted(self.servers, stage.group, topics)
+            found |= oracle.uncommitted(self.servers, stage.group, topics)
+        return found
 
 
 @pytest.fixture

@@ -38,14 +38,26 @@ class Item:
     text: str
 
 
+def _nothing() -> None:
+    pass
+
+
 class Faulty:
     """A producer that fails when a step is called for the n-th time, and else does as it is told."""
 
     def __init__(
-        self, config: dict[str, Any], step: str, at: int, error: KafkaError, *, after: bool
+        self,
+        config: dict[str, Any],
+        step: str,
+        at: int,
+        error: KafkaError,
+        before: Callable[[], object],
+        *,
+        after: bool,
     ) -> None:
         self._producer = Producer(config)
         self._step, self._left, self._error, self._after = step, at, error, after
+        self._before = before
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._producer, name)
@@ -56,6 +68,7 @@ class Faulty:
             self._left -= 1
             if self._left:
                 return method(*args)
+            self._before()
             if self._after:
                 method(*args)
             raise KafkaException(self._error)
@@ -143,14 +156,21 @@ def _timeout() -> KafkaError:
     return KafkaError(KafkaError._TIMED_OUT, "to order")
 
 
-def _once(step: str, at: int, error: KafkaError, *, after: bool = False) -> Callable[..., Any]:
+def _once(
+    step: str,
+    at: int,
+    error: KafkaError,
+    *,
+    before: Callable[[], object] = _nothing,
+    after: bool = False,
+) -> Callable[..., Any]:
     """Builds a producer that fails once; its successors don't."""
     made: list[Faulty] = []
 
     def make(config: dict[str, Any]) -> Any:
         if made:
             return Producer(config)
-        made.append(Faulty(config, step, at, error, after=after))
+        made.append(Faulty(config, step, at, error, before, after=after))
         return made[0]
 
     return make
@@ -177,11 +197,11 @@ def test_an_abort_that_times_out_is_found_out(case: Case) -> None:
     def make(config: dict[str, Any]) -> Any:
         if made:
             return Producer(config)
-        inner = Faulty(config, "commit_transaction", 1, _abortable(), after=False)
+        inner = Faulty(config, "commit_transaction", 1, _abortable(), _nothing, after=False)
         outer = Faulty.__new__(Faulty)
         outer._producer = inner  # type: ignore[assignment]
         outer._step, outer._left = "abort_transaction", 1
-        outer._error, outer._after = _timeout(), False
+        outer._error, outer._after, outer._before = _timeout(), False, _nothing
         made.append(outer)
         return outer
 
@@ -189,6 +209,15 @@ def test_an_abort_that_times_out_is_found_out(case: Case) -> None:
     case.run(make)
     case.check()
     assert len(case.model.requests) == COUNT
+
+
+def test_a_step_that_never_returns_is_given_up(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("producers.transactional._STEP_TIMEOUT", 1.0)
+    never = threading.Event()
+    case.run(_once("send_offsets_to_transaction", 2, _timeout(), before=never.wait))
+    case.check()
+    assert len(case.model.requests) == COUNT
+    never.set()
 
 
 def test_a_fatal_error_replaces_the_producer(case: Case) -> None:

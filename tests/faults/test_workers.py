@@ -1,7 +1,7 @@
 """Workers that are killed, paused, added and taken away: outputs stay exactly once, in order."""
 
 import signal
-import time
+import threading
 
 import pytest
 
@@ -9,13 +9,6 @@ from streams.exactly_once import WINDOW
 from tests.faults.conftest import Bench
 
 UNTIL_IDLE = ("--until-idle", "3")
-
-
-def _wait_for(bench: Bench, topic: str, count: int) -> None:
-    until = time.monotonic() + 60
-    while bench.committed_outputs(topic) < count:
-        assert time.monotonic() < until, bench.workers.log()[-3000:]
-        time.sleep(0.1)
 
 
 def _finish(bench: Bench) -> None:
@@ -27,7 +20,7 @@ def test_killed_twice_in_the_middle(bench: Bench) -> None:
     bench.write(300)
     for outputs in (60, 150):
         worker = bench.workers.start("all")
-        _wait_for(bench, "answers", outputs)
+        bench.await_outputs("answers", outputs)
         bench.workers.signal(worker, signal.SIGKILL)
     _finish(bench)
     # without a ledger a kill repeats what was in work
@@ -37,7 +30,7 @@ def test_killed_twice_in_the_middle(bench: Bench) -> None:
 def test_terminated_in_the_middle_pays_for_nothing_twice(bench: Bench) -> None:
     bench.write(200)
     worker = bench.workers.start("all")
-    _wait_for(bench, "answers", 50)
+    bench.await_outputs("answers", 50)
     bench.workers.signal(worker, signal.SIGTERM)
     assert worker.wait(60) == 0
     _finish(bench)
@@ -47,25 +40,40 @@ def test_terminated_in_the_middle_pays_for_nothing_twice(bench: Bench) -> None:
 def test_one_worker_two_workers_one_worker(bench: Bench) -> None:
     bench.write(300)
     first = bench.workers.start("all")
-    _wait_for(bench, "answers", 40)
+    bench.await_outputs("answers", 40)
     second = bench.workers.start("all")
-    _wait_for(bench, "answers", 120)
+    bench.await_outputs("answers", 120)
     bench.workers.signal(first, signal.SIGTERM)
     assert first.wait(60) == 0
     bench.write(50)
-    _wait_for(bench, "answers", 200)
+    bench.await_outputs("answers", 200)
     bench.workers.signal(second, signal.SIGTERM)
     assert second.wait(60) == 0
     _finish(bench)
+
+
+def test_partitions_that_come_back_are_read_on(bench: Bench) -> None:
+    answers = threading.Event()
+    bench.model.before = answers.wait
+    bench.write(400)
+    first = bench.workers.start("ask")
+    # no answer comes: it has taken in all it may and has paused its partitions
+    bench.await_members("ask", 1)
+    second = bench.workers.start("ask")
+    bench.await_members("ask", 2)
+    bench.workers.signal(second, signal.SIGKILL)
+    bench.await_members("ask", 1)
+    answers.set()
+    bench.finish([first, bench.workers.start("shout", "pair")])
 
 
 def test_a_second_worker_killed_while_calls_are_in_flight(bench: Bench) -> None:
     bench.write(300)
     bench.workers.start("all")
     second = bench.workers.start("all")
-    _wait_for(bench, "answers", 80)
+    bench.await_outputs("answers", 80)
     bench.workers.signal(second, signal.SIGKILL)
-    _wait_for(bench, "answers", 100)
+    bench.await_outputs("answers", 100)
     bench.workers.signal(bench.workers.running[0], signal.SIGTERM)
     _finish(bench)
 
@@ -91,7 +99,7 @@ def test_the_same_instance_started_twice_leaves_one(bench: Bench) -> None:
     bench.workers._environment["PRESSROOM_INSTANCE"] = "same"
     bench.write(200)
     first = bench.workers.start("ask")
-    _wait_for(bench, "answers", 20)
+    bench.await_outputs("answers", 20)
     second = bench.workers.start("ask")
     assert first.wait(60) == 1
     assert "took over" in bench.workers.log()
@@ -103,14 +111,14 @@ def test_the_same_instance_started_twice_leaves_one(bench: Bench) -> None:
 def test_a_worker_paused_beyond_its_session_and_its_transaction_does_no_harm(bench: Bench) -> None:
     bench.write(300)
     paused = bench.workers.start("all")
-    _wait_for(bench, "answers", 40)
+    bench.await_outputs("answers", 40)
     bench.workers.signal(paused, signal.SIGSTOP)
     other = bench.workers.start("all")
     # the other one has everything only after the session and the open transaction have timed out
-    _wait_for(bench, "answers", 250)
+    bench.await_outputs("answers", 250)
     bench.workers.signal(paused, signal.SIGCONT)
     bench.write(60)
-    _wait_for(bench, "answers", 330)
+    bench.await_outputs("answers", 330)
     for worker in (paused, other):
         bench.workers.signal(worker, signal.SIGTERM)
         assert worker.wait(60) == 0, bench.workers.log()[-3000:]

@@ -18,11 +18,13 @@ class ModelServer:
     Args:
         answer: the reply's text, given the request.
         seconds: how long a call takes.
+        before: called before every answer; it may wait.
         fault: asked before every call; a status and headers to refuse it with, or None.
     """
 
     answer: Answer
     seconds: float = 0.0
+    before: Callable[[], object] = lambda: None
     fault: Callable[[int], tuple[int, dict[str, str]] | None] = lambda _: None
     bills: list[str] = field(default_factory=list)
     """The user message of every call that was answered, and so would be paid for."""
@@ -49,6 +51,7 @@ class ModelServer:
             refused = self.fault(self.requests)
         if refused is not None:
             return refused[0], refused[1], {"error": {"message": "refused to order"}}
+        self.before()
         time.sleep(self.seconds)
         text = self.answer(request)
         with self._lock:
