@@ -39,6 +39,8 @@ _TIMEOUT = 30.0
 _PASSING = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
 )
 _BATCH = 1000
@@ -101,7 +103,7 @@ def _list_offsets(
             return {(tp.topic, tp.partition): f.result().offset for tp, f in futures.items()}
         except KafkaException as failure:
             error: KafkaError = failure.args[0]
-            # a topic that was just created has no leaders yet
+            # a topic that was just created, or whose broker just came back, has no leaders yet
             if not (error.retriable() or error.code() in _PASSING) or time.monotonic() > until:
                 raise RetryLater(f"Kafka does not answer: {error.str()}") from failure
             time.sleep(0.1)

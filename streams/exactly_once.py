@@ -25,6 +25,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice, takewhile
 from typing import Any
 
@@ -156,7 +157,7 @@ class ExactlyOnce:
                 on_lost=self._on_lost,
             )
             # while the group forms; partitions are assigned by polling, so only after the fencing
-            self._open_producer()
+            self._patiently(self._producer.open)
             while not self._stopping.is_set():
                 self._poll()
                 self._commit()
@@ -173,10 +174,11 @@ class ExactlyOnce:
         """Makes :meth:`run` return soon. Safe from any thread and signal handler."""
         self._stopping.set()
 
-    def _open_producer(self) -> None:
+    def _patiently(self, step: Callable[[], None]) -> None:
+        """Tries again while Kafka does not answer, until told to stop."""
         while not self._stopping.is_set():
             try:
-                self._producer.open()
+                step()
                 return
             except RetryLater as error:
                 log.warning("%s: %s", self.stage.name, error)
@@ -366,12 +368,15 @@ class ExactlyOnce:
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         try:
             for number in {tp.partition for tp in partitions} - self._tasks.keys():
-                self._tasks[number] = Task(self._restored(number))
+                self._patiently(partial(self._take, number))
             self._partitions |= {(tp.topic, tp.partition) for tp in partitions}
             # the client keeps what it paused paused, even what was away in between
             self._assigned, self._paused = True, None
         except PressroomError as error:
             self._failure = error
+
+    def _take(self, number: int) -> None:
+        self._tasks[number] = Task(self._restored(number))
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         try:

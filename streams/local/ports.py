@@ -1,10 +1,16 @@
 """Free ports on the loopback interface."""
 
+import errno
+import random
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 
 HOST = "127.0.0.1"
+
+# below those that systems give to outgoing connections: while a server is away, a client that tries
+# to reach it again could be given, and so take, its very port
+_PORTS = range(20_000, 32_000)
 
 
 def choose(count: int, preferred: Sequence[int] = ()) -> tuple[int, ...]:
@@ -16,9 +22,17 @@ def choose(count: int, preferred: Sequence[int] = ()) -> tuple[int, ...]:
         return tuple(preferred)
     with ExitStack() as open_until_all_are_chosen:
         sockets = [open_until_all_are_chosen.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((HOST, 0))
-        return tuple(one.getsockname()[1] for one in sockets)
+        return tuple(map(_bind, sockets))
+
+
+def _bind(server: socket.socket) -> int:
+    for port in random.sample(_PORTS, 1000):
+        try:
+            server.bind((HOST, port))
+        except OSError:
+            continue
+        return port
+    raise OSError(errno.EADDRINUSE, f"no free port between {_PORTS.start} and {_PORTS.stop}")
 
 
 def is_free(port: int) -> bool:
