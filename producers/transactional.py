@@ -9,6 +9,8 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, cast
 
@@ -67,6 +69,32 @@ class RecordRefused(TransactionAborted):
         self.record, self.reason = record, reason
 
 
+class _Aside:
+    """A thread for steps that may never return; it can be left behind."""
+
+    def __init__(self) -> None:
+        self._steps: SimpleQueue[tuple[Future[None], Callable[[], None]] | None] = SimpleQueue()
+        # not an executor's: the interpreter would wait for it before it exits
+        Thread(target=self._work, name="aside", daemon=True).start()
+
+    def run(self, step: Callable[[], None], seconds: float) -> None:
+        """Raises what the step raises, or TimeoutError."""
+        done: Future[None] = Future()
+        self._steps.put((done, step))
+        done.result(seconds)
+
+    def end(self) -> None:
+        self._steps.put(None)
+
+    def _work(self) -> None:
+        while item := self._steps.get():
+            done, step = item
+            try:
+                done.set_result(step())
+            except BaseException as failure:
+                done.set_exception(failure)
+
+
 class TransactionalProducer:
     """Writes records and offsets together, exactly once."""
 
@@ -86,6 +114,7 @@ class TransactionalProducer:
         self.transactional_id = transactional_id
         self._make = make
         self._producer: Producer | None = None
+        self._aside = _Aside()
         self._began = 0.0
         self._refused: RecordRefused | None = None
 
@@ -107,7 +136,7 @@ class TransactionalProducer:
             if error.code() in _HOPELESS:
                 raise Stop(f"can't write to Kafka: {error.str()}") from failure
             raise RetryLater(f"Kafka does not answer: {error.str()}") from failure
-        self._producer = producer
+        self._producer, self._aside = producer, _Aside()
 
     def commit(
         self,
@@ -155,7 +184,7 @@ class TransactionalProducer:
         assert self._producer is not None
         try:
             if offsets:
-                self._send_offsets(self._producer, offsets, group)
+                self._send_offsets(offsets, group)
             self._again(self._producer.commit_transaction)
         except KafkaException as failure:
             self._failed(failure.args[0])
@@ -195,27 +224,15 @@ class TransactionalProducer:
 
         return delivered
 
-    def _send_offsets(
-        self, producer: Producer, offsets: list[TopicPartition], group: object
-    ) -> None:
+    def _send_offsets(self, *arguments: object) -> None:
         """Raises TimeoutError rather than wait forever.
 
-        librdkafka's own timeout does not hold in this step when the coordinator went away
-        (its issue 5456): the thread that waits then comes back when a connection changes, to a
-        client that was fenced meanwhile.
+        librdkafka's own timeout does not hold in this step when the coordinator went away (its issue
+        5456). A thread left behind comes back when a connection changes, to a fenced client.
         """
-        sent: Future[None] = Future()
-
-        def send() -> None:
-            try:
-                self._again(producer.send_offsets_to_transaction, offsets, group)
-                sent.set_result(None)
-            except BaseException as failure:
-                sent.set_exception(failure)
-
-        # not an executor's thread: the interpreter would wait for it before it exits
-        Thread(target=send, name="send-offsets", daemon=True).start()
-        sent.result(_STEP_TIMEOUT)
+        assert self._producer is not None
+        step = partial(self._again, self._producer.send_offsets_to_transaction, *arguments)
+        self._aside.run(step, _STEP_TIMEOUT)
 
     def _again(self, step: Callable[..., object], *args: object) -> None:
         """A step that says it may be retried is, until its time is up."""
@@ -273,3 +290,4 @@ class TransactionalProducer:
     def _discard(self) -> None:
         # not close(): that would abort, and what became of the transaction is for Kafka to say
         self._producer = None
+        self._aside.end()
