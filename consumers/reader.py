@@ -44,6 +44,7 @@ _PASSING = (
     KafkaError.UNKNOWN_TOPIC_OR_PART,
 )
 _BATCH = 1000
+_as_received: Any = tuple.__new__  # half the time of Received(…), for every record there is
 
 
 def to_received(message: Message) -> Received:
@@ -53,7 +54,8 @@ def to_received(message: Message) -> Received:
         message.topic(), message.partition(), message.offset(), timestamp if kind else -1,
         message.key(), message.value(), message.headers() or [],
     )  # fmt: skip
-    return Received._make(fields)
+    received: Received = _as_received(Received, fields)
+    return received
 
 
 def partitions_of(config: Mapping[str, Any], topics: Collection[str]) -> dict[str, int]:

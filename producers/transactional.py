@@ -198,14 +198,13 @@ class TransactionalProducer:
     # --- steps --------------------------------------------------------------------------------
 
     def _write(self, producer: Producer, record: Outgoing) -> None:
-        watch = len(record.value or b"") > _WATCHED_BYTES
-        extra: dict[str, Any] = {"on_delivery": self._watcher(record)} if watch else {}
+        topic, key, value, found, partition = record
+        headers = cast("HeadersType", found)
+        large = value is not None and len(value) > _WATCHED_BYTES
+        watcher: Any = self._watcher(record) if large else None
         while True:
             try:
-                producer.produce(
-                    record.topic, record.value, record.key, record.partition,
-                    headers=cast("HeadersType", record.headers), **extra,
-                )  # fmt: skip
+                producer.produce(topic, value, key, partition, on_delivery=watcher, headers=headers)
                 return
             except BufferError:
                 producer.poll(0.1)  # the queue is full: wait until some of it is sent

@@ -223,7 +223,7 @@ class Processor:
         lineage = Lineage(self.stage.full_name, work.inputs)
         if returned is None:
             return [self._filtered_mark(work, lineage)]
-        items = returned if isinstance(returned, list | tuple) else (returned,)
+        items = returned if isinstance(returned, (list, tuple)) else (returned,)
         calls, parts = llm.calls if llm is not None else (), len(items)
         outputs = [
             self._output(work, item, lineage, part, parts, calls) for part, item in enumerate(items)
@@ -251,11 +251,11 @@ class Processor:
         return Outgoing(route.name, key, value, headers, first.partition if stays else -1)
 
     def _destination(self, item: Any) -> tuple["_Route", Any]:
-        bound = isinstance(item, Bound)
-        record = item.record if bound else item
-        route = self._routes.get(item.topic.name) if bound else self._route_of.get(type(item))
+        route, record = self._route_of.get(type(item)), item
+        if route is None and isinstance(item, Bound):
+            route, record = self._routes.get(item.topic.name), item.record
         if route is None or type(record) is not route.record:
-            where = f" for {item.topic.name}" if bound else ""
+            where = f" for {item.topic.name}" if record is not item else ""
             raise RecordRejected(
                 f"{self.stage.name} returned {type(record).__name__}{where}, "
                 "which none of its topics holds"

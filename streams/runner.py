@@ -107,7 +107,8 @@ class _Within:
             return
 
     def notify(self) -> None:
-        self._finished.set()
+        if not self._finished.is_set():
+            self._finished.set()
 
     def wake(self) -> None:
         self.loop.call_soon_threadsafe(self._finished.set)
