@@ -147,6 +147,7 @@ class SlowModel:
     """Answers after a time drawn from an exponential distribution, the same times in every round."""
 
     def __init__(self, mean: float) -> None:
+        self.name = "slow"
         self._mean = mean
         self.lengths: list[float] = []
         """How long the calls took, in the order in which they were begun."""

@@ -174,7 +174,7 @@ class TransactionalProducer:
             for record in records:
                 self._write(self._producer, record)
         except KafkaException as failure:
-            self._failed(failure.args[0])
+            self._failed(self._cause(failure.args[0]))
         except RecordRefused:
             self._abort()
             raise
@@ -261,6 +261,17 @@ class TransactionalProducer:
                 raise Stop(f"can't write to Kafka: {error.str()}")
             raise TransactionAborted(error.str())
         self._replace(error.str())
+
+    def _cause(self, error: KafkaError) -> KafkaError:
+        """Why the client is done for: producing only says that it is, a transactional call says why."""
+        if error.code() != KafkaError._FATAL or self._producer is None:
+            return error
+        try:
+            self._producer.abort_transaction(_CONNECT_TIMEOUT)
+        except KafkaException as failure:
+            cause: KafkaError = failure.args[0]
+            return cause
+        return error
 
     def _timed_out(self) -> bool:
         # a transaction that outlived its timeout (a paused process) was ended by the broker itself,

@@ -195,10 +195,21 @@ class Lineage:
         self._origin = known.get("ce_origin") or first
         self._calls = known.get("ce_calls")
 
-    def headers(self, ce_type: str, part: int, parts: int, own: Sequence[Call] = ()) -> Headers:
-        """Headers of output number ``part`` of ``parts``; ``own`` are the stage's completions."""
+    def headers(
+        self, ce_type: str, part: int, parts: int, own: Sequence[Call] = (), apart: str = ""
+    ) -> Headers:
+        """Headers of output number ``part`` of ``parts``.
+
+        Args:
+            ce_type: the full name of its schema.
+            part: its number, from 0.
+            parts: of how many.
+            own: the stage's completions behind it.
+            apart: what tells it from others of this type and part.
+        """
         source, kind = _constant("ce_source", self._stage), _constant("ce_type", ce_type)
-        ce_id = _digest(b"%b\0%b\0%b\0%d" % (source[1], self._ids, kind[1], part)).encode()
+        content = b"%b\0%b\0%b\0%d" % (source[1], self._ids, kind[1], part)
+        ce_id = _digest(content + apart.encode() if apart else content).encode()
         headers: Headers = [
             _VERSION,
             ("ce_id", ce_id),

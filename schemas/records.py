@@ -184,3 +184,20 @@ class SourcePosition:
     fingerprint: str
     entries: int
     complete: bool
+
+
+@record(avsc="ledger_entry")
+class LedgerEntry:
+    """One line of a stage's ledger: a question that is about to be asked, or its answer."""
+
+    kind: Literal["intent", "result"]
+    call_id: str
+    inputs: str
+    prompt: str
+    model: str
+    at: int
+    text: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float | None = None
+    latency_ms: int = 0

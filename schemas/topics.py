@@ -13,6 +13,7 @@ from schemas.records import (
     Draft,
     Filtered,
     Headline,
+    LedgerEntry,
     Original,
     Outline,
     Review,
@@ -100,6 +101,17 @@ def state_of(pipeline: str, stage: str, partitions: int) -> Topic[Original]:
         partitions=partitions,
         compacted=True,
         max_bytes=MAX_KEPT_BYTES,
+    )
+
+
+def ledger_of(pipeline: str, stage: str, partitions: int) -> Topic[LedgerEntry]:
+    """What a stage asked its model and what the answers were, partitioned like its inputs."""
+    return Topic(
+        f"{pipeline}.{stage}.ledger",
+        LedgerEntry,
+        key="call_id",
+        partitions=partitions,
+        compacted=True,
     )
 
 

@@ -51,13 +51,18 @@ def check_topics(config: Mapping[str, Any], stage: Stage) -> dict[str, int]:
         UsageError: a topic is missing, or joined topics have different numbers.
     """
     topics = [t.name for t in (*stage.reads, *stage.writes)]
-    if stage.state is not None:
-        topics.append(stage.state.name)
+    topics += [t.name for t in (stage.state, stage.ledger) if t is not None]
     counts = partitions_of(config, topics)
     joined = [t.name for t in stage.reads] + [stage.state.name] if stage.state else []
     if len({counts[name] for name in joined}) > 1:
         detail = ", ".join(f"{name} has {counts[name]}" for name in joined)
         raise UsageError(f"stage {stage.name} joins topics with unequal partitions: {detail}")
+    inputs = max(counts[t.name] for t in stage.reads)
+    if stage.ledger is not None and counts[stage.ledger.name] < inputs:
+        raise UsageError(
+            f"{stage.ledger.name} has {counts[stage.ledger.name]} partitions and needs {inputs}, "
+            "as many as the stage's input"
+        )
     return counts
 
 

@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from consumers.reader import Partition, read_settled
-from schemas.message import Position, Received, calls_in, inputs_of
+from schemas.codec import codec_for
+from schemas.message import Position, Received, inputs_of
+from schemas.records import LedgerEntry
 from streams.admin import committed_offsets
 from streams.pipeline import Pipeline
 from streams.stage import Stage
@@ -26,8 +28,10 @@ class StageAudit:
     """What became of one stage's inputs; counts are of records.
 
     ``inputs`` are committed; ``unread`` are in the topics and not committed yet. ``calls`` are the
-    completions behind what the stage wrote; ``repaid``, those that were paid for again, can't be
-    told from these topics and is None.
+    completions in the stage's ledger, each paid for; ``repaid`` are those of them that answer a question
+    which the same input had asked before; ``unanswered`` are questions that were begun and of which
+    nobody knows whether they were paid for. Tokens and cost are of all calls; the cost is in US
+    dollars, and None when a model's price is not known or the stage asks none.
     """
 
     stage: str
@@ -37,12 +41,14 @@ class StageAudit:
     missing: int = 0
     duplicates: int = 0
     calls: int = 0
-    repaid: int | None = None
+    repaid: int = 0
+    unanswered: int = 0
     filtered: int = 0
     waiting: int = 0
     unread: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cost_usd: float | None = None
     examples: list[str] = field(default_factory=list)
 
     @property
@@ -76,7 +82,9 @@ class _Evidence:
         self._parts: dict[Position, Counter[str]] = defaultdict(Counter)
         self._expected: dict[Position, int] = {}
         self._waiting: dict[tuple[int, bytes | None], list[Position]] = {}
-        self._calls: set[str] = set()
+        self._intents: set[tuple[str, str]] = set()
+        self._answers: Counter[tuple[str, str]] = Counter()
+        self._costs: list[float | None] = []
 
     def see_input(self, received: Received) -> None:
         if received.topic not in self._read:
@@ -106,7 +114,25 @@ class _Evidence:
         else:
             self._waiting[half] = inputs_of(received.headers)
 
+    def see_ledger(self, received: Received) -> None:
+        if received.value is None:
+            return
+        entry = codec_for(LedgerEntry).decode(received.value)
+        question = (entry.call_id, entry.inputs)
+        if entry.kind == "intent":
+            self._intents.add(question)
+            return
+        self._answers[question] += 1
+        self._costs.append(entry.cost_usd)
+        self.report.prompt_tokens += entry.prompt_tokens
+        self.report.completion_tokens += entry.completion_tokens
+
     def conclude(self) -> StageAudit:
+        self.report.calls = self._answers.total()
+        self.report.repaid = self.report.calls - len(self._answers)
+        self.report.unanswered = len(self._intents - self._answers.keys())
+        if self._costs and None not in self._costs:
+            self.report.cost_usd = sum(c for c in self._costs if c is not None)
         for position in (p for positions in self._waiting.values() for p in positions):
             if self._is_committed(position):
                 self.report.waiting += 1
@@ -137,16 +163,6 @@ class _Evidence:
             if self._is_committed(position):
                 self._parts[position][f"{kind} {part}"] += 1
                 self._expected[position] = _count_in(part)
-        self._see_calls(received)
-
-    def _see_calls(self, received: Received) -> None:
-        source = (dict(received.headers).get("ce_source") or b"").decode("utf-8", "replace")
-        for call in calls_in(received.headers):
-            if call.stage == source and call.id not in self._calls:
-                self._calls.add(call.id)
-                self.report.calls += call.attempts
-                self.report.prompt_tokens += call.prompt_tokens
-                self.report.completion_tokens += call.completion_tokens
 
     def _is_committed(self, position: Position) -> bool:
         return position.offset < self._committed.get((position.topic, position.partition), 0)
@@ -195,11 +211,15 @@ def _look_at(
     records: Iterable[Received], pipeline: Pipeline, evidence: Mapping[str, _Evidence]
 ) -> None:
     states = {s.state.name: evidence[s.name] for s in pipeline.stages.values() if s.state}
+    ledgers = {s.ledger.name: evidence[s.name] for s in pipeline.stages.values() if s.ledger}
     dead, filtered = pipeline.dead_letters.name, pipeline.filtered.name
     prefix = f"{pipeline.name}/"
     for received in records:
         if received.topic in states:
             states[received.topic].see_state(received)
+            continue
+        if received.topic in ledgers:
+            ledgers[received.topic].see_ledger(received)
             continue
         for stage_evidence in evidence.values():
             stage_evidence.see_input(received)

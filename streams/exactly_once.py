@@ -23,7 +23,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice, takewhile
@@ -36,6 +36,8 @@ from consumers.reader import Partition, Reader, to_received
 from producers.transactional import RecordRefused, TransactionalProducer
 from schemas.errors import OutcomeUnknown, PressroomError, RetryLater, Stop, TransactionAborted
 from schemas.message import Outgoing
+from streams.ledger import Book, Ledger, Page, from_metadata, position, to_metadata
+from streams.prices import Prices, load_prices
 from streams.processing import JoinState, Processor, Work
 from streams.runner import OwnThread, Runner
 
@@ -73,9 +75,29 @@ _HOPELESS = (
 class Task:
     """One partition number of the stage's topics, as long as it is assigned to this worker."""
 
-    def __init__(self, state: JoinState | None) -> None:
-        self.state = state
+    def __init__(self, state: JoinState | None, book: Book | None = None) -> None:
+        self.state, self._book = state, book
         self.queue: deque[Work] = deque()
+        self._pages: dict[Work, Page] = {}
+
+    def open_page(self, stage: str, work: Work) -> None:
+        """Gives a work that will ask the model its page in the ledger."""
+        if self._book is not None:
+            page = self._pages[work] = Page(stage, work.inputs)
+            work.keep = partial(self._book.complete, page)
+
+    def ledger_position(self, done: Sequence[Work]) -> str:
+        """What the next owner needs to know when these works are committed."""
+        if self._book is None:
+            return ""
+        left = set(self._pages).difference(done)
+        return to_metadata(position(self._book, [self._pages[work] for work in left]))
+
+    def done(self) -> Work:
+        """Takes out the first work, which is committed."""
+        work = self.queue.popleft()
+        self._pages.pop(work, None)
+        return work
 
     def finished(self) -> list[Work]:
         """The works that may be committed: no unfinished one stands before them."""
@@ -89,7 +111,7 @@ class Task:
             cause = self.queue[0].cause
             if cause.offset >= committed.get((cause.topic, cause.partition), 0):
                 break
-            done.append(self.queue.popleft())
+            done.append(self.done())
         return done
 
 
@@ -104,6 +126,7 @@ class ExactlyOnce:
         thread: OwnThread,
         concurrency: int | None = None,
         make_consumer: Callable[[dict[str, Any]], Consumer] = Consumer,
+        prices: Prices | None = None,
     ) -> None:
         """
         Args:
@@ -113,6 +136,7 @@ class ExactlyOnce:
             thread: where the calls run.
             concurrency: calls at once; by default as the stage says.
             make_consumer: builds the client; tests build one that fails on purpose.
+            prices: what completions cost; by default as in Pressroom's own table.
         """
         self.stage = processor.stage
         self._processor, self._producer, self._config = processor, producer, dict(config)
@@ -121,6 +145,8 @@ class ExactlyOnce:
         # a slow call holds back the finished ones behind it; more than this is not begun meanwhile
         self._most_waiting = WINDOW * at_once if self.stage.uses_llm else 3 * MAX_TRANSACTION
         self._make_consumer = make_consumer
+        self._prices = prices or load_prices()
+        self._ledger: Ledger | None = None
         self._tasks: dict[int, Task] = {}
         self._partitions: set[Partition] = set()
         self._at_end: set[Partition] = set()
@@ -149,6 +175,8 @@ class ExactlyOnce:
             Stop: going on would do harm; the message says what to do.
         """
         self._consumer = self._make_consumer(self._consumer_config())
+        if self.stage.uses_llm:
+            self._ledger = Ledger(self.stage, self._config, self._prices)
         try:
             self._consumer.subscribe(
                 [t.name for t in self.stage.reads],
@@ -169,6 +197,8 @@ class ExactlyOnce:
             self._runner.close()
             self._consumer.close()
             self._producer.close()
+            if self._ledger is not None:
+                self._ledger.close()
 
     def stop(self) -> None:
         """Makes :meth:`run` return soon. Safe from any thread and signal handler."""
@@ -234,6 +264,8 @@ class ExactlyOnce:
         self.idle = False
         self._at_end.discard((received.topic, received.partition))
         work = self._processor.accept(received, task.state)
+        if work.outgoing is None:
+            task.open_page(self.stage.full_name, work)
         task.queue.append(work)
         self._waiting_bytes += received.size
         return work
@@ -336,7 +368,7 @@ class ExactlyOnce:
     def _done(self, batch: list[tuple[Task, list[Work]]]) -> None:
         for task, works in batch:
             for work in works:
-                task.queue.popleft()
+                task.done()
                 self._waiting_bytes -= work.cause.size
             self.committed += len(works)
 
@@ -376,7 +408,18 @@ class ExactlyOnce:
             self._failure = error
 
     def _take(self, number: int) -> None:
-        self._tasks[number] = Task(self._restored(number))
+        self._tasks[number] = Task(self._restored(number), self._opened(number))
+
+    def _opened(self, number: int) -> Book | None:
+        """The book of the ledger, read from the position that was committed with the offsets."""
+        if self._ledger is None:
+            return None
+        partitions = [TopicPartition(t.name, number) for t in self.stage.reads]
+        try:
+            found = self._consumer.committed(partitions, _SETTLE_TIMEOUT)
+        except KafkaException as failure:
+            raise RetryLater(f"can't read offsets: {failure.args[0].str()}") from failure
+        return self._ledger.open(number, from_metadata(tp.metadata for tp in found))
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         try:
@@ -456,5 +499,9 @@ def _records(batch: list[tuple[Task, list[Work]]]) -> Iterator[Outgoing]:
 
 def _next_offsets(batch: list[tuple[Task, list[Work]]]) -> list[TopicPartition]:
     """For each partition the offset after the last input of the batch."""
-    last = {(w.cause.topic, w.cause.partition): w.cause.offset for _, ws in batch for w in ws}
-    return [TopicPartition(t, p, offset + 1) for (t, p), offset in last.items()]
+    found = []
+    for task, works in batch:
+        last = {(w.cause.topic, w.cause.partition): w.cause.offset for w in works}
+        note = task.ledger_position(works)
+        found += [TopicPartition(t, p, offset + 1, note) for (t, p), offset in last.items()]
+    return found

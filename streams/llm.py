@@ -6,8 +6,10 @@ comes back is checked again here, since an endpoint may ignore the schema.
 
 import json
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass, replace
 from functools import cache
+from hashlib import blake2b
 from typing import Any, TypeVar, cast
 
 from schemas.codec import codec_for
@@ -23,21 +25,49 @@ REPLIES = 3
 """How many replies are asked for when they don't fit the schema."""
 
 
+Ask = Callable[[], Awaitable[Completion]]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a call asks: the id of everything that decides the answer, the prompt, the model."""
+
+    call_id: str
+    prompt: str
+    model: str
+
+
+Keep = Callable[[Question, Ask], Awaitable[Completion]]
+"""Gives the answer to a question: one that was kept, or the one it asks for and keeps."""
+
+
+async def keep_nothing(_: Question, ask: Ask) -> Completion:
+    """Asks every time."""
+    return await ask()
+
+
 class Llm:
     """The model as one stage sees it while it works on one record."""
 
     def __init__(
-        self, model: Model, prompt: Callable[[str | None], Prompt], stage: str, call_id: str
+        self,
+        model: Model,
+        prompt: Callable[[str | None], Prompt],
+        stage: str,
+        keep: Keep = keep_nothing,
+        *,
+        park: bool = False,
     ) -> None:
         """
         Args:
             model: whom to ask.
             prompt: gives the prompt of a name, or the stage's own for None.
             stage: ``pipeline/stage``.
-            call_id: what the ids of the completions begin with; deterministic.
+            keep: where completions are kept.
+            park: never ask again what may have been paid for.
         """
-        self._model, self._prompt = model, prompt
-        self._stage, self._call_id = stage, call_id
+        self._model, self._prompt, self._stage = model, prompt, stage
+        self._keep, self._park = keep, park
         self.calls: list[Call] = []
 
     async def __call__(
@@ -61,17 +91,27 @@ class Llm:
         rendered = chosen.render(variables)
         schema = _schema_for(cast(Hashable, reply))
         number = len(self.calls)
-        self.calls.append(Call(f"{self._call_id}.{number}", self._stage, chosen.name, "", 0, 0, 0))
+        self.calls.append(Call("", self._stage, chosen.name, "", 0, 0, 0))
         problem = ""
         for seed in range(REPLIES):
             request = Request(rendered, reply.__name__, schema, longest(schema), seed)
-            completion = await patiently(lambda r=request: self._model.complete(r))  # type: ignore[misc]
+            completion = await self._complete(number, request)
             self._count(number, completion)
             try:
                 return parse_reply(reply, schema, completion.text)
             except ReplyRejected as error:
                 problem = str(error)
         raise ReplyRejected(f"{REPLIES} replies to {chosen.name} did not fit; the last: {problem}")
+
+    async def _complete(self, number: int, request: Request) -> Completion:
+        call = self.calls[number]
+        asked = call_id(self._stage, call.prompt, self._model.name, request)
+        if not call.id:
+            self.calls[number] = replace(call, id=asked)
+        question = Question(asked, call.prompt, self._model.name)
+        return await self._keep(
+            question, lambda: patiently(lambda: self._model.complete(request), park=self._park)
+        )
 
     def _count(self, number: int, completion: Completion) -> None:
         call = self.calls[number]
@@ -81,6 +121,27 @@ class Llm:
             call.completion_tokens + completion.completion_tokens,
             call.attempts + 1,
         )  # fmt: skip
+
+
+def call_id(stage: str, prompt: str, model: str, request: Request) -> str:
+    """The id of a call: equal exactly when everything that decides the answer is equal.
+
+    Args:
+        stage: ``pipeline/stage``; only the stage counts, so that pipelines share their answers.
+        prompt: ``name@version``.
+        model: whom is asked.
+        request: what.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    text = request.prompt
+    decides = [
+        stage.rpartition("/")[2], prompt, text.system, text.user, model, text.temperature,
+        request.name, request.schema, request.max_tokens, request.seed,
+    ]  # fmt: skip
+    content = json.dumps(decides, sort_keys=True, separators=(",", ":")).encode()
+    return blake2b(content, digest_size=16).hexdigest()
 
 
 @cache

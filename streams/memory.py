@@ -40,6 +40,7 @@ class ScriptedModel:
     """
 
     def __init__(self, script: Script) -> None:
+        self.name = "scripted"
         self._script = script
         self.requests: list[Request] = []
 

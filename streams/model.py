@@ -48,11 +48,17 @@ class Completion:
 class Model(Protocol):
     """Anything that completes requests."""
 
+    @property
+    def name(self) -> str:
+        """The model that is asked."""
+        ...
+
     async def complete(self, request: Request) -> Completion:
         """The answer to one request.
 
         Raises:
             RetryLater: the endpoint is overloaded, broken or away.
+            MaybePaid: the same, and it may have begun to answer.
             RecordRejected: the endpoint refuses this very request.
             Stop: the endpoint refuses every request (key, model name, address).
         """
@@ -65,6 +71,10 @@ class RetryAfter(RetryLater):
     def __init__(self, message: str, seconds: float) -> None:
         super().__init__(message)
         self.seconds = seconds
+
+
+class MaybePaid(RetryLater):
+    """The request may have reached the endpoint, and an answer may have been paid for."""
 
 
 class OpenAIModel:
@@ -90,14 +100,16 @@ class OpenAIModel:
         except openai.APIStatusError as error:
             raise self._sorted(error) from error
         except openai.APITimeoutError as error:
-            raise RetryLater(f"no answer within {self._timeout:g} s") from error
+            kind = RetryLater if _unsent(error) else MaybePaid
+            raise kind(f"no answer within {self._timeout:g} s") from error
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
-            raise RetryLater(f"no connection to {self._base_url}: {cause}") from error
+            kind = RetryLater if _unsent(error) else MaybePaid
+            raise kind(f"no connection to {self._base_url}: {cause}") from error
         except openai.OpenAIError as error:
-            raise RetryLater(f"no usable answer: {error}") from error
+            raise MaybePaid(f"no usable answer: {error}") from error
         except (ValueError, TypeError, AttributeError, LookupError) as error:
-            raise RetryLater(f"not an OpenAI-compatible answer: {error!r}"[:300]) from error
+            raise MaybePaid(f"not an OpenAI-compatible answer: {error!r}"[:300]) from error
 
     async def _ask(self, request: Request) -> Completion:
         prompt = request.prompt
@@ -153,6 +165,11 @@ class OpenAIModel:
         return RecordRejected(f"the model endpoint refuses the request ({said})")
 
 
+def _unsent(error: Exception) -> bool:
+    """Whether no connection was ever open; the client's HTTP library changes, its names don't."""
+    return type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout", "PoolTimeout")
+
+
 def _seconds(header: str | None) -> float | None:
     try:
         return None if header is None else min(max(float(header), 0.0), 300.0)
@@ -164,6 +181,7 @@ async def patiently(
     ask: Callable[[], Awaitable[Completion]],
     tries: int = PATIENCE,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    park: bool = False,
 ) -> Completion:
     """Asks until the endpoint answers: capped retries, longer and longer pauses, with jitter.
 
@@ -171,15 +189,18 @@ async def patiently(
         ask: makes one request.
         tries: the most requests.
         sleep: waits so many seconds.
+        park: never ask again what may have been paid for.
 
     Raises:
-        RecordRejected: no answer in all those tries.
+        RecordRejected: no answer in all those tries, or one that is lost and may have been paid.
         Stop: as :meth:`Model.complete`.
     """
     for attempt in range(1, tries + 1):
         try:
             return await ask()
         except RetryLater as error:
+            if park and isinstance(error, MaybePaid):
+                raise RecordRejected(f"maybe paid: {error}") from error
             if attempt == tries:
                 raise RecordRejected(f"gave up after {tries} tries: {error}") from error
             await sleep(_pause(attempt, error))

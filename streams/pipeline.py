@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from schemas.errors import UsageError
 from schemas.records import Document
 from schemas.topics import Topic, dead_letters_of, filtered_of, sources_of
-from streams.stage import AnyTopic, Reads, Stage, StageFunction, Writes, declare
+from streams.stage import AnyTopic, OnUnknown, Reads, Stage, StageFunction, Writes, declare
 
 F = TypeVar("F", bound=StageFunction)
 
@@ -43,6 +43,7 @@ class Pipeline:
         writes: Writes,
         prompt: str | None = None,
         concurrency: int = DEFAULT_CONCURRENCY,
+        on_unknown: OnUnknown = "retry",
     ) -> Callable[[F], F]:
         """Declares a stage. Its name is the function's.
 
@@ -56,13 +57,15 @@ class Pipeline:
             writes: a topic, or several.
             prompt: ``name@version``: the file ``prompts/name@version.md`` beside the module.
             concurrency: how many records a worker works on at once.
+            on_unknown: what to do, after a crash or a broken connection, with a call whose answer
+                nobody has: ``retry`` may pay twice, ``park`` makes a dead letter ("maybe paid").
 
         Raises:
             UsageError: the function's types don't fit the topics, or the name is taken.
         """
 
         def add(function: F) -> F:
-            stage = declare(self.name, function, reads, writes, prompt, concurrency)
+            stage = declare(self.name, function, reads, writes, prompt, concurrency, on_unknown)
             if stage.name in self.stages:
                 raise UsageError(f"pipeline {self.name} has two stages named {stage.name}")
             self.stages[stage.name] = stage
@@ -82,9 +85,11 @@ class Pipeline:
 
     @property
     def topics(self) -> list[AnyTopic]:
-        """All topics it needs: data, join state, dead letters, filtered, sources."""
-        state = [s.state for s in self.stages.values() if s.state is not None]
-        return [*self.data_topics, *state, self.dead_letters, self.filtered, self.sources]
+        """All topics it needs: data, join state, ledgers, dead letters, filtered, sources."""
+        stages = self.stages.values()
+        state = [s.state for s in stages if s.state is not None]
+        ledgers = [s.ledger for s in stages if s.ledger is not None]
+        return [*self.data_topics, *state, *ledgers, self.dead_letters, self.filtered, self.sources]
 
     def topic(self, name: str) -> AnyTopic:
         """The topic of a name; the pipeline's prefix may be left out.

@@ -9,10 +9,10 @@ from typing import Any
 
 from schemas.codec import codec_for
 from schemas.errors import RecordRejected, Stop, UsageError
-from schemas.message import Call, Lineage, Outgoing, Received, origin_of, record_id
+from schemas.message import Call, Lineage, Outgoing, Received, origin_of
 from schemas.records import DeadLetter, Filtered, Header, Original
 from schemas.topics import Bound, dead_letters_of, filtered_of
-from streams.llm import Llm
+from streams.llm import Keep, Llm, keep_nothing
 from streams.model import Model
 from streams.stage import AnyTopic, Stage
 
@@ -40,7 +40,7 @@ def from_original(original: Original) -> Received:
 class Work:
     """One input on its way: its stage call, if it gives rise to one, and what it became."""
 
-    __slots__ = ("cause", "dropped", "inputs", "kept", "outgoing", "records")
+    __slots__ = ("cause", "dropped", "inputs", "keep", "kept", "outgoing", "records")
 
     def __init__(
         self, cause: Received, inputs: Sequence[Received] = (), records: Sequence[Any] = ()
@@ -50,6 +50,8 @@ class Work:
         self.inputs = inputs
         """The inputs of the call: the cause alone, or what a join brought together."""
         self.records = records
+        self.keep: Keep = keep_nothing
+        """Where its completions are kept."""
         self.kept: Sequence[Outgoing] = ()
         """Changes of state that go with it."""
         self.outgoing: list[Outgoing] | None = None
@@ -214,8 +216,8 @@ class Processor:
 
     def _llm(self, work: Work) -> Llm:
         assert self._model is not None
-        call_id = record_id(self.stage.full_name, *(str(i.position) for i in work.inputs))[:16]
-        return Llm(self._model, self.stage.load_prompt, self.stage.full_name, call_id)
+        stage, park = self.stage, self.stage.on_unknown == "park"
+        return Llm(self._model, stage.load_prompt, stage.full_name, work.keep, park=park)
 
     # --- out ----------------------------------------------------------------------------------
 

@@ -51,6 +51,9 @@ class Settings(BaseSettings):
         repr=False,
     )
 
+    prices: Path | None = None
+    """A file of model prices, of the form of ``streams/prices.toml``."""
+
     properties: Path | None = None
     """A file of librdkafka settings, ``name=value`` lines."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from schemas.errors import UsageError
-from schemas.topics import Topic, state_of
+from schemas.topics import Topic, ledger_of, state_of
 from streams.llm import Llm
 from streams.prompts import Prompt, load_prompt
 
@@ -45,6 +45,10 @@ def join(*topics: AnyTopic, on: Literal["key", "origin"] = "key") -> Join:
     return Join(topics, on)
 
 
+OnUnknown = Literal["retry", "park"]
+"""What to do with a call that was begun and whose answer nobody has: ask again, which may pay twice, or
+put the input among the dead letters, marked "maybe paid"."""
+
 Reads = AnyTopic | Join | Sequence[AnyTopic]
 Writes = AnyTopic | Sequence[AnyTopic]
 
@@ -63,13 +67,16 @@ class Stage:
     concurrency: int
     uses_llm: bool
     prompt_folder: Path
+    on_unknown: OnUnknown = "retry"
     state: AnyTopic | None = field(init=False)
+    ledger: AnyTopic | None = field(init=False)
 
     def __post_init__(self) -> None:
-        state = None
-        if self.joins_on:
-            state = state_of(self.pipeline, self.name, self.reads[0].partitions)
+        partitions = max(t.partitions for t in self.reads)
+        state = state_of(self.pipeline, self.name, partitions) if self.joins_on else None
+        ledger = ledger_of(self.pipeline, self.name, partitions) if self.uses_llm else None
         object.__setattr__(self, "state", state)
+        object.__setattr__(self, "ledger", ledger)
 
     @property
     def full_name(self) -> str:
@@ -100,6 +107,7 @@ def declare(
     writes: Writes,
     prompt: str | None,
     concurrency: int,
+    on_unknown: OnUnknown = "retry",
 ) -> Stage:
     """Makes a stage of a function after checking its types against the topics.
 
@@ -115,14 +123,17 @@ def declare(
         _check_writes(returned, written)
         if concurrency < 1:
             raise UsageError("concurrency must be at least 1")
+        if on_unknown not in ("retry", "park"):
+            raise UsageError(f"on_unknown is 'retry' or 'park', not {on_unknown!r}")
         if prompt and not uses_llm:
             raise UsageError("has a prompt but no parameter of type Llm")
     except UsageError as error:
         raise UsageError(f"stage {name}: {error}") from None
     folder = Path(inspect.getfile(function)).parent / "prompts"
     return Stage(
-        pipeline, name, function, topics, written, joins_on, prompt, concurrency, uses_llm, folder
-    )
+        pipeline, name, function, topics, written, joins_on, prompt, concurrency, uses_llm, folder,
+        on_unknown,
+    )  # fmt: skip
 
 
 def _topics_read(reads: Reads) -> tuple[tuple[AnyTopic, ...], Literal["key", "origin"] | None]:

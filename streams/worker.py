@@ -13,6 +13,7 @@ from streams.admin import check_topics
 from streams.exactly_once import ExactlyOnce
 from streams.instance import Instances
 from streams.model import Model
+from streams.prices import Prices
 from streams.processing import Processor
 from streams.runner import OwnThread
 from streams.stage import Stage
@@ -33,6 +34,7 @@ class Worker:
         model: Model | None,
         instances: Instances,
         concurrency: int | None = None,
+        prices: Prices | None = None,
     ) -> None:
         """
         Args:
@@ -41,6 +43,7 @@ class Worker:
             model: for the stages that ask one.
             instances: gives the transactional ids.
             concurrency: calls at once of each stage; by default as each says.
+            prices: what completions cost; by default as in Pressroom's own table.
 
         Raises:
             UsageError: a topic or prompt is missing, or joined topics don't fit.
@@ -51,7 +54,9 @@ class Worker:
         for stage in stages:
             processor = Processor(stage, model, check_topics(config, stage))
             producer = TransactionalProducer(config, instances.transactional_id(stage))
-            self.loops.append(ExactlyOnce(processor, producer, config, self._thread, concurrency))
+            self.loops.append(
+                ExactlyOnce(processor, producer, config, self._thread, concurrency, prices=prices)
+            )
         self._threads: list[threading.Thread] = []
         self.failure: PressroomError | None = None
 

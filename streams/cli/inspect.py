@@ -149,15 +149,18 @@ _SOMETIMES = ("dead", "filtered", "waiting", "unread")
 def print_audit(report: "Audit") -> None:
     """Shows an audit as a table, with what is wrong below it."""
     shown = [n for n in _COUNTS if n not in _SOMETIMES or any(getattr(s, n) for s in report.stages)]
-    table = _table("Stage", *shown, "calls", "tokens in/out")
+    table = _table("Stage", *shown, "calls", "repaid", "tokens in/out", "US$")
     for column in table.columns:
         column.no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
     for s in report.stages:
         counts = [f"{getattr(s, name):,}" for name in shown]
-        tokens = f"{s.prompt_tokens:,}/{s.completion_tokens:,}" if s.calls else ""
-        table.add_row(s.stage, *counts, f"{s.calls:,}" if s.calls else "", tokens)
+        tokens = f"{s.prompt_tokens:,}/{s.completion_tokens:,}"
+        calls = (
+            [f"{s.calls:,}", f"{s.repaid:,}", tokens, _cost(s.cost_usd)] if s.calls else [""] * 4
+        )
+        table.add_row(s.stage, *counts, *calls)
     screen = console()
     screen.print(table)
     for s in report.stages:
@@ -168,6 +171,10 @@ def print_audit(report: "Audit") -> None:
         if report.ok
         else "Audit FAILED: inputs are missing or doubled, see above."
     )
+
+
+def _cost(usd: float | None) -> str:
+    return "unknown" if usd is None else f"{usd:,.4f}"
 
 
 def _table(*columns: str) -> "Table":

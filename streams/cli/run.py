@@ -185,11 +185,13 @@ def start_worker(
 ) -> "Worker":
     """Makes and starts a worker of this process."""
     from streams.instance import Instances
+    from streams.prices import load_prices
     from streams.worker import Worker
 
     model = current.open_model() if any(s.uses_llm for s in stages) else None
     instances = Instances(current.home, current.instance)
-    made = Worker(stages, config, model, instances, concurrency)
+    prices = load_prices(current.prices)
+    made = Worker(stages, config, model, instances, concurrency, prices)
     made.start()
     return made
 

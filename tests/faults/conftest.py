@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,7 @@ from producers.transactional import TransactionalProducer
 from schemas.codec import codec_for
 from schemas.message import Outgoing
 from schemas.record import schema_of
+from schemas.records import DeadLetter, LedgerEntry
 from streams.admin import create_topics
 from tests.support import oracle
 from tests.support.config import unique
@@ -54,10 +56,7 @@ class Bench:
 
     def await_outputs(self, topic: str, count: int) -> None:
         """Waits until a topic has so many records."""
-        until = time.monotonic() + 60
-        while self.committed_outputs(topic) < count:
-            assert time.monotonic() < until, self.workers.log()[-3000:]
-            time.sleep(0.1)
+        self._await(lambda: self.committed_outputs(topic) >= count)
 
     def await_members(self, stage: str, count: int) -> None:
         """Waits until a stage's group has so many members, all with partitions."""
@@ -94,6 +93,41 @@ class Bench:
             seen = oracle.read(self.servers, topic.name, schema_of(topic.record))
             assert not (bad := oracle.judge(seen, expected, "text")), (topic.name, bad)
         assert not self.left()
+
+    def await_bills(self, count: int) -> None:
+        """Waits until the model server has answered so many calls."""
+        self._await(lambda: len(self.model.bills) >= count)
+
+    def await_results(self, count: int) -> None:
+        """Waits until so many completions are in the ledger of the stage that asks."""
+        self._await(lambda: len(self.results()) >= count)
+
+    def _await(self, holds: Callable[[], bool]) -> None:
+        until = time.monotonic() + 60
+        while not holds():
+            assert time.monotonic() < until, self.workers.log()[-3000:]
+            time.sleep(0.1)
+
+    def results(self) -> list[Mapping[str, Any]]:
+        """The completions in the ledger of the stage that asks."""
+        name = f"{self.module.pipeline.name}.ask.ledger"
+        seen = oracle.read(self.servers, name, schema_of(LedgerEntry))
+        return [s.value for s in seen if s.value["kind"] == "result"]
+
+    def check_ledger(self) -> None:
+        """No question whose answer is in the ledger was answered, and so paid for, again."""
+        asked = Counter((r["call_id"], r["inputs"]) for r in self.results())
+        assert not [question for question, times in asked.items() if times > 1]
+
+    def outputs(self, topic: str) -> list[Mapping[str, Any]]:
+        """The records of a topic."""
+        found = getattr(self.module, topic)
+        return [s.value for s in oracle.read(self.servers, found.name, schema_of(found.record))]
+
+    def dead_letters(self) -> list[Mapping[str, Any]]:
+        """The pipeline's dead letters."""
+        name = self.module.pipeline.dead_letters.name
+        return [s.value for s in oracle.read(self.servers, name, schema_of(DeadLetter))]
 
     def finish(self, workers: "list[subprocess.Popen[bytes]]") -> None:
         """The running workers do the rest, within a bound, and leave."""

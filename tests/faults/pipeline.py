@@ -38,7 +38,13 @@ pairs = Topic(f"{NAME}.pairs", Pair)
 pipeline = Pipeline(NAME)
 
 
-@pipeline.stage(reads=lines, writes=answers, prompt="answer@1", concurrency=16)
+@pipeline.stage(
+    reads=lines,
+    writes=answers,
+    prompt="answer@1",
+    concurrency=16,
+    on_unknown="park" if os.environ.get("FAULT_ON_UNKNOWN") == "park" else "retry",
+)
 async def ask(line: Line, llm: Llm) -> Answer:
     return await llm(Answer, text=line.text)
 

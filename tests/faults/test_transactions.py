@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -232,6 +233,25 @@ def test_a_fenced_producer_leaves_and_its_successor_finishes(case: Case) -> None
         case.run(_once("commit_transaction", 1, fenced))
     case.run()
     case.check()
+
+
+def test_a_producer_that_is_fenced_while_it_writes_leaves(case: Case) -> None:
+    # the client hears of it between two records, and then only says that it is done for
+    name = unique("same")
+    first, second = (TransactionalProducer(case.config, name) for _ in range(2))
+    first.open()
+
+    def records() -> Iterator[Outgoing]:
+        value = codec_for(Item).encode(Item("zombie"))
+        for number in range(200):
+            if number == 1:
+                second.open()
+            yield Outgoing(case.items.name, b"k", value, [])
+            time.sleep(0.05)
+
+    with pytest.raises(Fenced, match="took over"):
+        first.write(records())
+    second.commit([])
 
 
 def test_a_record_the_broker_refuses_becomes_a_dead_letter(

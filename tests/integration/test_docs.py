@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from streams import local
 from streams.cli import app
+from streams.prices import load_prices
 from tests.integration.conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
@@ -83,6 +84,10 @@ class Reader:
             test = self.folder / "test_of_readme.py"
             test.write_text(block.text, encoding="utf-8")
             self._run(block, [sys.executable, "-m", "pytest", "-q", test.name])
+        elif block.language == "toml":
+            path = self.folder / "prices.toml"
+            path.write_text(block.text, encoding="utf-8")
+            load_prices(path)
         elif block.language == "console":
             for line in block.text.splitlines():
                 self._command(block, line)

@@ -43,6 +43,10 @@ CONTRACTS = {
     "newsroom.articles": "Article",
     "newsroom.outline.state": "Original",
     "newsroom.review.state": "Original",
+    **{
+        f"newsroom.{stage}.ledger": "LedgerEntry"
+        for stage in ("classify", "outline", "draft", "headline", "summary", "social", "review")
+    },
     "newsroom.dead-letters": "DeadLetter",
     "newsroom.sources": "SourcePosition",
 }

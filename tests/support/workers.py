@@ -11,7 +11,7 @@ class Workers:
     """Starts ``pressroom worker`` processes and sees to it that none is left."""
 
     def __init__(self, environment: dict[str, str], app: str, home: Path) -> None:
-        self._environment = os.environ | environment | {"PRESSROOM_HOME": str(home)}
+        self.environment = os.environ | environment | {"PRESSROOM_HOME": str(home)}
         self._app = app
         self._logs = home / "workers.log"
         home.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ class Workers:
                     sys.executable, "-m", "streams.cli", "--app", self._app,
                     "--config", str(self._properties), "worker", *arguments,
                 ],
-                env=self._environment, stdout=log, stderr=log,
+                env=self.environment, stdout=log, stderr=log,
             )  # fmt: skip
         self.running.append(process)
         return process

@@ -435,6 +435,10 @@ def test_the_newsroom_s_topics() -> None:
         "articles": ("pressroom.Article", "id", 4),
         "outline.state": ("pressroom.Original", None, 4),
         "review.state": ("pressroom.Original", None, 4),
+        **{
+            f"{stage}.ledger": ("pressroom.LedgerEntry", "call_id", 4)
+            for stage in ("classify", "outline", "draft", "headline", "summary", "social", "review")
+        },
         "dead-letters": ("pressroom.DeadLetter", None, 4),
         "filtered": ("pressroom.Filtered", None, 4),
         "sources": ("pressroom.SourcePosition", "source", 1),

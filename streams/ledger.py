@@ -1,0 +1,244 @@
+"""The ledger: every completion a stage has paid for, so that none is paid for twice.
+
+Before a call an *intent* is written, after it the *result*, keyed by the call id and to the ledger's
+partition that has the input's number. Both are written by an idempotent producer outside the
+transactions, and both are awaited: what is known to be written outlives any crash.
+
+With every committed offset goes, as its metadata, a position in the ledger: no entry of an input that
+is not committed yet stands before it. The next owner of the partition reads on from there, which is as
+much as was in flight, however long the ledger is.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, cast
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from consumers.reader import Reader, end_offsets
+from producers.transactional import DEFAULTS as PRODUCER_DEFAULTS
+from schemas.codec import codec_for
+from schemas.errors import RecordRejected, Stop
+from schemas.message import Lineage, Received
+from schemas.records import LedgerEntry
+from streams.llm import Ask, Question
+from streams.model import Completion
+from streams.prices import Prices
+from streams.stage import OnUnknown, Stage
+
+log = logging.getLogger(__name__)
+
+_METADATA = "ledger:"
+
+
+class Writes(Protocol):
+    """Writes one entry; returns its offset when it is there for good."""
+
+    async def __call__(self, entry: LedgerEntry, page: "Page", partition: int) -> int: ...
+
+
+class Book:
+    """One partition of a stage's ledger, as its present owner keeps it."""
+
+    def __init__(
+        self,
+        partition: int,
+        write: Writes,
+        entries: Iterable[LedgerEntry],
+        end: int,
+        prices: Prices,
+        on_unknown: OnUnknown,
+    ) -> None:
+        """
+        Args:
+            partition: its number.
+            write: writes an entry.
+            entries: those of the calls that were in flight, in the order of the ledger.
+            end: the offset after the last of them.
+            prices: what completions cost.
+            on_unknown: see :data:`streams.stage.OnUnknown`.
+        """
+        self.partition, self.end = partition, end
+        self.answered = 0
+        """Calls that were answered from the ledger."""
+        self._write, self._prices, self._on_unknown = write, prices, on_unknown
+        self._results: dict[str, LedgerEntry] = {}
+        self._unknown: set[str] = set()
+        for entry in entries:
+            if entry.kind == "result":
+                self._results[entry.call_id] = entry
+            else:
+                self._unknown.add(entry.call_id)
+
+    async def complete(self, page: "Page", question: Question, ask: Ask) -> Completion:
+        """The answer: the one in the ledger, or else a new one, which is put into the ledger.
+
+        Raises:
+            RecordRejected: the answer of an earlier call is unknown, and must not be paid again.
+        """
+        found = self._results.get(question.call_id)
+        if found is not None:
+            self.answered += 1
+            return Completion(
+                found.text or "", found.model, found.prompt_tokens, found.completion_tokens
+            )
+        if question.call_id in self._unknown and self._on_unknown == "park":
+            raise RecordRejected(
+                f"maybe paid: call {question.call_id} was begun and its answer is not known"
+            )
+        page.begin(self.end)
+        await self._put(page, self._entry("intent", page, question, question.model))
+        began = time.monotonic()
+        completion = await ask()
+        entry = self._entry("result", page, question, completion.model)
+        entry = _with_result(entry, completion, self._prices, time.monotonic() - began)
+        await self._put(page, entry)
+        return completion
+
+    async def _put(self, page: "Page", entry: LedgerEntry) -> None:
+        self.end = max(self.end, await self._write(entry, page, self.partition) + 1)
+
+    def _entry(self, kind: Any, page: "Page", question: Question, model: str) -> LedgerEntry:
+        now = time.time_ns() // 1_000_000
+        return LedgerEntry(kind, question.call_id, page.inputs, question.prompt, model, now)
+
+
+def _with_result(
+    entry: LedgerEntry, completion: Completion, prices: Prices, seconds: float
+) -> LedgerEntry:
+    read, written = completion.prompt_tokens, completion.completion_tokens
+    return LedgerEntry(
+        entry.kind, entry.call_id, entry.inputs, entry.prompt, entry.model, entry.at,
+        completion.text, read, written, prices.cost(completion.model, read, written),
+        int(seconds * 1000),
+    )  # fmt: skip
+
+
+class Page:
+    """What one input's calls have written: where in the ledger they begin."""
+
+    __slots__ = ("begins", "inputs", "lineage")
+
+    def __init__(self, stage: str, inputs: Sequence[Received]) -> None:
+        self.lineage = Lineage(stage, inputs)
+        self.inputs = ",".join(str(i.position) for i in inputs)
+        self.begins: int | None = None
+        """No entry of this input stands before; None while there is none."""
+
+    def begin(self, end: int) -> None:
+        if self.begins is None:
+            self.begins = end
+
+
+def position(book: Book, pages: Iterable[Page]) -> int:
+    """Where the next owner must begin to read, given the pages of what is not committed."""
+    end = book.end  # read first: a page that begins meanwhile begins at or after it
+    return min((p.begins for p in pages if p.begins is not None), default=end)
+
+
+def to_metadata(at: int) -> str:
+    """A ledger's position as the metadata of a committed offset."""
+    return f"{_METADATA}{at}"
+
+
+def from_metadata(found: Iterable[str | None]) -> int:
+    """The position that rode with the offsets of a task; the last written one counts."""
+    texts = (text.removeprefix(_METADATA) for text in found if text and text.startswith(_METADATA))
+    return max((int(text) for text in texts if text.isdigit()), default=0)
+
+
+class Ledger:
+    """A stage's ledger: opens its books and writes into them."""
+
+    def __init__(self, stage: Stage, config: Mapping[str, Any], prices: Prices) -> None:
+        """
+        Args:
+            stage: one that asks a model.
+            config: librdkafka settings.
+            prices: what completions cost.
+        """
+        assert stage.ledger is not None
+        self._stage, self._topic, self._config = stage, stage.ledger, dict(config)
+        self._prices = prices
+        self._codec = codec_for(LedgerEntry)
+        settings = PRODUCER_DEFAULTS | self._config
+        del settings["transaction.timeout.ms"]
+        # an entry waits for a broker that is away as long as it takes; its call waits with it
+        settings |= {"enable.idempotence": True, "message.timeout.ms": 0}
+        self._producer = Producer(settings)
+        self._closing = threading.Event()
+        self._reports = threading.Thread(target=self._serve_reports, name="ledger", daemon=True)
+        self._reports.start()
+
+    def open(self, partition: int, since: int) -> Book:
+        """The book of a partition, with what was in flight.
+
+        Raises:
+            RetryLater: no broker answers.
+            Stop: the ledger ends before the position that was committed: its tail was lost.
+        """
+        began = time.monotonic()
+        at = (self._topic.name, partition)
+        end = end_offsets(self._config, [at])[at]
+        if end < since:
+            raise Stop(
+                f"{self._topic.name}:{partition} ends at {end}, but was written up to {since}: "
+                "its tail was lost, and with it what has been paid for; restore it, or delete "
+                f"the group's offsets ({self._stage.group}) to read and pay from the beginning"
+            )
+        entries = self._entries(at, since) if since < end else []
+        log.info(
+            "%s: read %d entries of %s:%d from %d in %.2f s",
+            self._stage.name, len(entries), *at, since, time.monotonic() - began,
+        )  # fmt: skip
+        return Book(partition, self._write, entries, end, self._prices, self._stage.on_unknown)
+
+    def _entries(self, at: tuple[str, int], since: int) -> list[LedgerEntry]:
+        with Reader(self._config, [at], {at: since}) as reader:
+            return [self._codec.decode(r.value) for r in reader.settled() if r.value is not None]
+
+    def close(self) -> None:
+        """Waits a moment for what is being written."""
+        self._closing.set()
+        self._reports.join()
+        self._producer.flush(5)
+
+    def _serve_reports(self) -> None:
+        while not self._closing.is_set():
+            self._producer.poll(0.1)
+
+    async def _write(self, entry: LedgerEntry, page: Page, partition: int) -> int:
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[int] = loop.create_future()
+
+        def reported(error: KafkaError | None, message: Message) -> None:
+            loop.call_soon_threadsafe(_settle, written, error, message.offset() or 0)
+
+        apart = f"{entry.kind} {entry.call_id}"
+        headers = page.lineage.headers(self._topic.ce_type, 0, 1, apart=apart)
+        try:
+            self._producer.produce(
+                self._topic.name, self._codec.encode(entry), entry.call_id, partition,
+                on_delivery=reported, headers=cast(Any, headers),
+            )  # fmt: skip
+        except KafkaException as failure:
+            raise _sorted(failure.args[0]) from failure
+        return await written
+
+
+def _settle(written: "asyncio.Future[int]", error: KafkaError | None, offset: int) -> None:
+    if written.done():  # its call was dropped
+        return
+    if error is None:
+        written.set_result(offset)
+    else:
+        written.set_exception(_sorted(error))
+
+
+def _sorted(error: KafkaError) -> Exception:
+    if error.code() in (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE):
+        return RecordRejected(f"a completion is too large for the ledger: {error.str()}")
+    return Stop(f"can't write the ledger: {error.str()}")

@@ -1,0 +1,131 @@
+"""The ledger's books: what is asked, what is answered from what is kept, where the next owner begins."""
+
+import asyncio
+
+import pytest
+
+from schemas.errors import RecordRejected
+from schemas.message import Received
+from schemas.records import LedgerEntry
+from streams.ledger import Book, Page, from_metadata, position, to_metadata
+from streams.llm import Question
+from streams.model import Completion
+from streams.prices import Prices
+from streams.stage import OnUnknown
+
+QUESTION = Question("c" * 32, "say@1", "small")
+
+
+class Paper:
+    """A ledger's partition in memory."""
+
+    def __init__(self, at: int = 0) -> None:
+        self.at = at
+        self.entries: list[LedgerEntry] = []
+
+    async def write(self, entry: LedgerEntry, page: Page, partition: int) -> int:
+        assert partition == 3
+        await asyncio.sleep(0)
+        self.entries.append(entry)
+        self.at += 1
+        return self.at - 1
+
+    def book(self, *entries: LedgerEntry, on_unknown: OnUnknown = "retry") -> Book:
+        prices = Prices({"small": (1.0, 10.0)})
+        return Book(3, self.write, entries, self.at, prices, on_unknown)
+
+
+def page(offset: int = 7) -> Page:
+    return Page("p/ask", [Received("in", 3, offset, 0, b"k", b"", [])])
+
+
+def complete(book: Book, on: Page, *, model: str = "small") -> tuple[Completion, int]:
+    """The answer, and how often the model was asked."""
+    asked = 0
+
+    async def ask() -> Completion:
+        nonlocal asked
+        asked += 1
+        return Completion("text", model, 1000, 100)
+
+    return asyncio.run(book.complete(on, QUESTION, ask)), asked
+
+
+def entry(kind: str, text: str | None = None) -> LedgerEntry:
+    return LedgerEntry(kind, QUESTION.call_id, "in:3:7", "say@1", "small", 1, text, 5, 6)  # type: ignore[arg-type]
+
+
+def test_the_intent_comes_before_the_call_and_the_result_after_it() -> None:
+    paper = Paper()
+    seen_at_call: list[str] = []
+
+    async def ask() -> Completion:
+        seen_at_call.extend(e.kind for e in paper.entries)
+        return Completion("text", "small", 1000, 100)
+
+    asyncio.run(paper.book().complete(page(), QUESTION, ask))
+    assert seen_at_call == ["intent"]
+    intent, result = paper.entries
+    assert (intent.kind, intent.call_id, intent.inputs) == ("intent", QUESTION.call_id, "in:3:7")
+    assert (result.kind, result.text, result.prompt) == ("result", "text", "say@1")
+    assert (result.prompt_tokens, result.completion_tokens) == (1000, 100)
+    assert result.cost_usd == pytest.approx(0.001 + 0.001)
+
+
+def test_an_unknown_price_is_an_unknown_cost() -> None:
+    paper = Paper()
+    complete(paper.book(), page(), model="large")
+    assert paper.entries[-1].cost_usd is None
+
+
+def test_a_kept_result_is_not_asked_for() -> None:
+    paper = Paper()
+    answer, asked = complete(paper.book(entry("intent"), entry("result", "kept")), page())
+    assert (answer, asked) == (Completion("kept", "small", 5, 6), 0)
+    assert paper.entries == []
+
+
+def test_a_result_counts_whatever_follows_it() -> None:
+    _, asked = complete(Paper().book(entry("result", "kept"), entry("intent")), page())
+    assert asked == 0
+
+
+def test_what_is_unknown_is_asked_again_or_parked() -> None:
+    assert complete(Paper().book(entry("intent")), page())[1] == 1
+    with pytest.raises(RecordRejected, match=r"^maybe paid: call c+ was begun"):
+        complete(Paper().book(entry("intent"), on_unknown="park"), page())
+
+
+def test_a_call_that_fails_leaves_its_intent() -> None:
+    paper = Paper()
+
+    async def refused() -> Completion:
+        raise RecordRejected("no")
+
+    with pytest.raises(RecordRejected):
+        asyncio.run(paper.book().complete(page(), QUESTION, refused))
+    assert [e.kind for e in paper.entries] == ["intent"]
+
+
+def test_the_next_owner_begins_where_the_first_open_page_does() -> None:
+    paper = Paper(at=100)
+    book = paper.book()
+    first, second, silent = page(1), page(2), page(3)
+    complete(book, first)
+    complete(book, second)
+    assert position(book, [first, second, silent]) == 100
+    assert position(book, [second, silent]) == 102
+    assert position(book, [silent]) == position(book, []) == 104
+
+
+def test_a_page_begins_with_its_first_call() -> None:
+    paper = Paper()
+    book, one = paper.book(), page()
+    complete(book, one)
+    complete(book, one)
+    assert one.begins == 0
+
+
+def test_the_position_rides_as_metadata() -> None:
+    assert from_metadata([to_metadata(5), None, "", to_metadata(17), "foreign", "ledger:x"]) == 17
+    assert from_metadata([]) == 0
