@@ -147,20 +147,20 @@ _SOMETIMES = ("dead", "filtered", "waiting", "unread")
 
 
 def print_audit(report: "Audit") -> None:
-    """Shows an audit as a table, with what is wrong below it."""
+    """Shows an audit as a table, with what is wrong below it; columns of zeros are left out."""
     shown = [n for n in _COUNTS if n not in _SOMETIMES or any(getattr(s, n) for s in report.stages)]
-    table = _table("Stage", *shown, "calls", "repaid", "tokens in/out", "US$")
+    if any(s.repaid for s in report.stages):
+        shown.append("repaid")
+    costs = any(s.calls and s.cost_usd != 0 for s in report.stages)
+    table = _table("Stage", *shown, "calls", "tokens in/out", *(["US$"] if costs else []))
     for column in table.columns:
         column.no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
     for s in report.stages:
         counts = [f"{getattr(s, name):,}" for name in shown]
-        tokens = f"{s.prompt_tokens:,}/{s.completion_tokens:,}"
-        calls = (
-            [f"{s.calls:,}", f"{s.repaid:,}", tokens, _cost(s.cost_usd)] if s.calls else [""] * 4
-        )
-        table.add_row(s.stage, *counts, *calls)
+        spent = [f"{s.calls:,}", f"{s.prompt_tokens:,}/{s.completion_tokens:,}"] if s.calls else []
+        table.add_row(s.stage, *counts, *spent, *([_cost(s.cost_usd)] if spent and costs else []))
     screen = console()
     screen.print(table)
     for s in report.stages:
@@ -181,7 +181,7 @@ def _table(*columns: str) -> "Table":
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
