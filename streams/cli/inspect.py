@@ -152,7 +152,7 @@ def print_audit(report: "Audit") -> None:
     if any(s.repaid for s in report.stages):
         shown.append("repaid")
     costs = any(s.calls and s.cost_usd != 0 for s in report.stages)
-    table = _table("Stage", *shown, "calls", "tokens in/out", *(["US$"] if costs else []))
+    table = _table("Stage", *shown, "calls", "tokens", *(["US$"] if costs else []))
     for column in table.columns:
         column.no_wrap = True
     for column in table.columns[1:]:
