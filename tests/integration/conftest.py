@@ -32,11 +32,6 @@ def wait_for(holds: Callable[[], bool], what: str, seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def count(servers: str, topic: str) -> int:
-    """How many records and control records a topic has."""
-    return sum(oracle.ends(servers, topic).values())
-
-
 @dataclass(frozen=True)
 class Result:
     """How a command ended."""

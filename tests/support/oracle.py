@@ -54,9 +54,9 @@ def _consumer(servers: str, isolation: str, group: str = "oracle") -> Consumer:
     )
 
 
-def ends(servers: str, topic: str) -> dict[int, int]:
-    """The high watermark of each partition: uncommitted and control records included."""
-    consumer = _consumer(servers, "read_uncommitted")
+def ends(servers: str, topic: str, isolation: str = "read_uncommitted") -> dict[int, int]:
+    """The end of each partition: control records included, and uncommitted ones if they are read."""
+    consumer = _consumer(servers, isolation)
     partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
     found = {p: _end(consumer, TopicPartition(topic, p)) for p in partitions}
     consumer.close()
