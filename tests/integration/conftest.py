@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from tests.support import oracle
 from tests.support.config import unique
 from tests.support.model_server import ModelServer
 
