@@ -38,7 +38,7 @@ def _on_result(point: Failpoint, *, after: bool) -> None:
         if entry.kind == "result" and after:
             point.hit()
 
-    Book._put = wrapped  # type: ignore[method-assign]
+    setattr(Book, put.__name__, wrapped)
 
 
 def _on(name: str, point: Failpoint, *, after: bool) -> None:

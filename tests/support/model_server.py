@@ -64,7 +64,8 @@ class ModelServer:
         self._lock = threading.Lock()
         self._came: Counter[str] = Counter()
         self.closed = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        handler = type("Handler", (_Handler,), {"owner": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -111,52 +112,49 @@ class ModelServer:
             "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
         }  # fmt: skip
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        owner = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+class _Handler(BaseHTTPRequestHandler):
+    owner: ModelServer
+    protocol_version = "HTTP/1.1"
 
-            def do_POST(self) -> None:
-                length = int(self.headers.get("content-length", 0))
-                response = owner.handle(json.loads(self.rfile.read(length)))
-                try:
-                    if isinstance(response, Mishap):
-                        self._fail(response)
-                    else:
-                        status, headers, body = response
-                        self._send(status, json.dumps(body).encode(), headers)
-                except OSError:
-                    self.close_connection = True  # the client was killed, or gave up
+    def do_POST(self) -> None:
+        length = int(self.headers.get("content-length", 0))
+        response = self.owner.handle(json.loads(self.rfile.read(length)))
+        try:
+            if isinstance(response, Mishap):
+                self._fail(response)
+            else:
+                status, headers, body = response
+                self._send(status, json.dumps(body).encode(), headers)
+        except OSError:
+            self.close_connection = True  # the client was killed, or gave up
 
-            def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-                self.send_response(status)
-                for name, value in {"content-type": "application/json", **headers}.items():
-                    self.send_header(name, value)
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+    def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {"content-type": "application/json", **headers}.items():
+            self.send_header(name, value)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
-            def _fail(self, mishap: Mishap) -> None:
-                if mishap is Mishap.MALFORMED:
-                    self._send(200, b'{"choices": [{"mess', {})
-                    return
-                self.close_connection = True
-                if mishap is Mishap.HANG:
-                    owner.closed.wait()
-                if mishap is Mishap.ENDLESS:
-                    self._drip()
-                reset(self.connection)
+    def _fail(self, mishap: Mishap) -> None:
+        if mishap is Mishap.MALFORMED:
+            self._send(200, b'{"choices": [{"mess', {})
+            return
+        self.close_connection = True
+        if mishap is Mishap.HANG:
+            self.owner.closed.wait()
+        if mishap is Mishap.ENDLESS:
+            self._drip()
+        reset(self.connection)
 
-            def _drip(self) -> None:
-                self.send_response(200)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(1 << 30))
-                self.end_headers()
-                while not owner.closed.wait(0.05):
-                    self.wfile.write(b" ")
+    def _drip(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(1 << 30))
+        self.end_headers()
+        while not self.owner.closed.wait(0.05):
+            self.wfile.write(b" ")
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        return Handler
+    def log_message(self, *_: object) -> None:
+        pass
