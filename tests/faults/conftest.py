@@ -130,6 +130,11 @@ class Bench:
         found = getattr(self.module, topic)
         return sum(oracle.ends(self.servers, found.name).values())
 
+    def has_open_transaction(self) -> bool:
+        """Whether something is written to the answers that nobody may see yet."""
+        name = self.module.answers.name
+        return oracle.ends(self.servers, name) != oracle.ends(self.servers, name, "read_committed")
+
     # --- what is there ------------------------------------------------------------------------
 
     @property

@@ -97,9 +97,10 @@ class Held(_Nth):
 
     def __init__(self, api_key: int, at: int = 1) -> None:
         super().__init__(api_key, at)
-        self.released = threading.Event()
+        self.released, self.arrived = threading.Event(), threading.Event()
 
     def _strike(self, request: Request, link: Link) -> bool:
+        link.lost[request.correlation_id] = self.arrived.set  # its client waits no more
         self.struck.set()
         return self.released.wait()
 
