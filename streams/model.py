@@ -22,6 +22,7 @@ PATIENCE = 12
 """Tries of one request while the endpoint is away; with their pauses about four minutes."""
 
 _LONGEST_PAUSE = 30.0
+_LATER = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +97,16 @@ class OpenAIModel:
         import openai
 
         try:
-            return await self._ask(request)
+            # the client limits each step of an answer; one that drips in would never end
+            async with asyncio.timeout(self._timeout + _LATER):
+                return await self._ask(request)
         except openai.APIStatusError as error:
             raise self._sorted(error) from error
         except openai.APITimeoutError as error:
             kind = RetryLater if _unsent(error) else MaybePaid
             raise kind(f"no answer within {self._timeout:g} s") from error
+        except TimeoutError as error:
+            raise MaybePaid(f"no whole answer within {self._timeout:g} s") from error
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             kind = RetryLater if _unsent(error) else MaybePaid
