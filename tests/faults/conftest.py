@@ -163,6 +163,11 @@ class Bench:
         name = self.module.pipeline.dead_letters.name
         return [s.value for s in oracle.read(self.servers, name, schema_of(DeadLetter))]
 
+    def dead_lines(self) -> list[str]:
+        """The lines that are dead letters."""
+        decode = codec_for(self.module.Line).decode
+        return [decode(i["value"]).text for letter in self.dead_letters() for i in letter["inputs"]]
+
     def left(self, *names: str) -> dict[str, int]:
         """Oracle D: committed records that the named stages, or all, have not committed as read."""
         found: dict[str, int] = {}

@@ -57,12 +57,13 @@ class ModelServer:
     account: list[Bill] = field(default_factory=list)
     """Every call that was answered, and so would be paid for."""
     requests: int = 0
+    came: Counter[str] = field(default_factory=Counter)
+    """How often each user message came."""
     spoiled: int = 0
     """How many of the bills are for answers that nobody could use."""
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
-        self._came: Counter[str] = Counter()
         self.closed = threading.Event()
         handler = type("Handler", (_Handler,), {"owner": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -90,8 +91,8 @@ class ModelServer:
         asked, question = time.time(), request["messages"][-1]["content"]
         with self._lock:
             self.requests += 1
-            fault = self.fault(self.requests) or self.spoil(question, self._came[question])
-            self._came[question] += 1
+            fault = self.fault(self.requests) or self.spoil(question, self.came[question])
+            self.came[question] += 1
         if isinstance(fault, tuple):
             return fault[0], fault[1], {"error": {"message": "refused to order"}}
         if fault is Mishap.HANG:
