@@ -10,7 +10,7 @@ from rich.console import Console
 from streams.local import maven
 from streams.local.cache import ensure
 from streams.local.kafka import Kafka
-from streams.local.ports import HOST
+from streams.local.ports import HOST, is_free
 from streams.settings import Settings
 
 
@@ -54,7 +54,8 @@ class Broker:
 
     @property
     def alive(self) -> bool:
-        return self._service.is_alive()
+        """Whether its process is there, or its ports are not free yet."""
+        return self._service.is_alive() or not all(map(is_free, self._service._state().ports))
 
     def signal(self, number: signal.Signals) -> None:
         for process in psutil.process_iter(["cmdline"]):
