@@ -40,6 +40,7 @@ def test_killed_and_started_again_while_two_workers_run(bench: Bench, broker: Br
     bench.finish(workers)
 
 
+@pytest.mark.long
 def test_paused_beyond_every_session(bench: Bench, broker: Broker) -> None:
     bench.write(600)
     workers = [bench.workers.start("all"), bench.workers.start("all")]
@@ -51,6 +52,7 @@ def test_paused_beyond_every_session(bench: Bench, broker: Broker) -> None:
     bench.finish(workers)
 
 
+@pytest.mark.long
 def test_a_worker_leaves_while_the_broker_is_away(bench: Bench, broker: Broker) -> None:
     bench.write(200)
     worker = bench.workers.start("all")

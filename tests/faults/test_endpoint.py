@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -23,7 +24,6 @@ REFUSALS: dict[str, Refusal] = {
 }
 
 Fault = Mishap | Refusal
-POLICIES = pytest.mark.parametrize("policy", ["retry", "park"])
 
 
 def _name(fault: Fault) -> str:
@@ -32,12 +32,14 @@ def _name(fault: Fault) -> str:
     return next(name for name, refusal in REFUSALS.items() if refusal == fault)
 
 
-def _each(faults: list[Any]) -> pytest.MarkDecorator:
-    cases = [
-        pytest.param(f, id=_name(f), marks=pytest.mark.fault(f"endpoint: {_name(f)}"))
-        for f in faults
-    ]
-    return pytest.mark.parametrize("fault", cases)
+def _each(faults: list[Any], *selected: Fault) -> pytest.MarkDecorator:
+    """A case for each fault and policy, of which `make test` runs the selected."""
+    cases = []
+    for fault, policy in product(faults, ("retry", "park")):
+        marks = [pytest.mark.fault(f"endpoint: {_name(fault)}")]
+        marks += [] if fault in selected else [pytest.mark.long]
+        cases.append(pytest.param(fault, policy, id=f"{_name(fault)}, {policy}", marks=marks))
+    return pytest.mark.parametrize(("fault", "policy"), cases)
 
 
 def _struck(question: str) -> bool:
@@ -62,15 +64,13 @@ def _struck_lines() -> set[str]:
     return {f"line {n}" for n in range(COUNT) if n % EVERY == 0}
 
 
-@_each([*REFUSALS.values(), *UNUSABLE])
-@POLICIES
+@_each([*REFUSALS.values(), *UNUSABLE], (429, {}))
 def test_it_recovers(bench: Bench, fault: Fault, policy: str) -> None:
     # nothing is unknown here, so that both policies ask again
     _run(bench, policy, lambda q, times: fault if _struck(q) and not times else None, set())
 
 
-@_each(MAYBE_PAID)
-@POLICIES
+@_each(MAYBE_PAID, Mishap.RESET)
 def test_an_answer_that_may_have_been_paid_is_asked_for_again_or_parked(
     bench: Bench, fault: Fault, policy: str
 ) -> None:
@@ -80,8 +80,7 @@ def test_an_answer_that_may_have_been_paid_is_asked_for_again_or_parked(
     assert all("maybe paid" in letter["message"] for letter in bench.dead_letters())
 
 
-@_each(UNUSABLE)
-@POLICIES
+@_each(UNUSABLE, Mishap.PROSE)
 def test_unusable_replies_are_capped(bench: Bench, fault: Fault, policy: str) -> None:
     _run(bench, policy, lambda q, _: fault if _struck(q) else None, _struck_lines())
     assert all(bench.model.came[q] == REPLIES for q in _struck_lines())
@@ -95,7 +94,7 @@ def test_a_refused_request_is_not_repeated(bench: Bench) -> None:
 
 @pytest.mark.long
 @pytest.mark.fault("endpoint: every fault, for good")
-@POLICIES
+@pytest.mark.parametrize("policy", ["retry", "park"])
 def test_retries_are_capped(bench: Bench, policy: str) -> None:
     faults: list[Fault] = [*REFUSALS.values(), *MAYBE_PAID]
     of = {f"line {EVERY * n}": fault for n, fault in enumerate(faults)}

@@ -1,7 +1,10 @@
 """Workers that die at a chosen point of a call or a transaction."""
 
+import random
 import signal
 import threading
+from collections.abc import Iterator
+from itertools import product
 
 import pytest
 
@@ -12,17 +15,15 @@ from tests.support.workers import Process
 COUNT = 150
 
 
-def _cases() -> list[object]:
-    first = [(point, 3, ()) for point in POINTS]
-    more = [(point, at, pytest.mark.long) for point in POINTS for at in (1, 8)]
-    return [
-        pytest.param(p, at, id=f"{p}, {at}", marks=[pytest.mark.fault(f"SIGKILL {p}"), *_list(m)])
-        for p, at, m in [*first, *more]
-    ]
+SELECTED = [("between answer and result", 3), ("after result", 3), ("after produce", 3)]
+"""Cases that `make test` runs."""
 
 
-def _list(mark: object) -> list[pytest.MarkDecorator]:
-    return [mark] if isinstance(mark, pytest.MarkDecorator) else []
+def _cases() -> Iterator[object]:
+    for point, at in product(POINTS, (1, 3, 8)):
+        marks = [pytest.mark.fault(f"SIGKILL {point}")]
+        marks += [] if (point, at) in SELECTED else [pytest.mark.long]
+        yield pytest.param(point, at, id=f"{point}, {at}", marks=marks)
 
 
 def _await_death(bench: Bench, worker: Process) -> None:
@@ -40,6 +41,22 @@ def test_killed_at(bench: Bench, point: str, at: int) -> None:
     bench.run_to_the_end()
     if point in ABORTING:
         bench.check_aborted()
+
+
+@pytest.mark.long
+@pytest.mark.fault("SIGKILL at random, workers of every stage")
+def test_killed_at_random_tens_of_times(bench: Bench) -> None:
+    dice, clock = random.Random(10), threading.Event()
+    stages = ["ask", "shout", "pair", "ask"]
+    workers = [bench.workers.start(stage) for stage in stages]
+    for _ in range(40):
+        bench.write(10)
+        clock.wait(dice.uniform(0.2, 4.0))
+        victim = dice.randrange(len(stages))
+        bench.kill(workers[victim])
+        workers[victim] = bench.workers.start(stages[victim])
+    bench.await_members("ask", 2)
+    bench.finish(workers)
 
 
 @pytest.mark.fault("SIGKILL during a call")

@@ -80,6 +80,7 @@ def test_the_reply_to_a_commit_is_lost_and_the_worker_killed(
     bench.run_to_the_end()
 
 
+@pytest.mark.long
 @pytest.mark.fault("EndTxn's reply is lost")
 @pytest.mark.parametrize("broken", [True, False], ids=["broken", "silent"])
 def test_the_reply_to_a_commit_is_lost_and_the_worker_goes_on(
@@ -113,6 +114,7 @@ def test_a_commit_that_is_late_ends_no_later_transaction(bench: Bench, proxy: Pr
     bench.run_to_the_end()
 
 
+@pytest.mark.long
 @pytest.mark.fault("EndTxn arrives after its client's successor has begun")
 def test_a_commit_of_a_killed_worker_that_is_late(bench: Bench, proxy: Proxy) -> None:
     fault = Held(END_TXN, 4)
@@ -143,18 +145,21 @@ def test_the_offsets_go_into_a_black_hole(bench: Bench, proxy: Proxy, api_key: i
     bench.finish([worker])
 
 
+@pytest.mark.long
 def test_latency(bench: Bench, proxy: Proxy) -> None:
     proxy.latency = 0.1
     bench.write(COUNT)
     bench.finish([bench.workers.start("all")])
 
 
+@pytest.mark.long
 def test_replies_in_tiny_pieces(bench: Bench, proxy: Proxy) -> None:
     proxy.slicing = True
     bench.write(COUNT)
     bench.finish([bench.workers.start("all"), bench.workers.start("all")])
 
 
+@pytest.mark.long
 def test_connections_break_at_random(bench: Bench, proxy: Proxy) -> None:
     bench.write(300)
     workers = [bench.workers.start("all"), bench.workers.start("all")]

@@ -11,6 +11,7 @@ from tests.faults.conftest import Bench
 UNTIL_IDLE = ("--until-idle", "3")
 
 
+@pytest.mark.long
 def test_killed_twice_in_the_middle(bench: Bench) -> None:
     bench.write(300)
     for outputs in (60, 150):
@@ -79,6 +80,7 @@ def test_one_worker_two_workers_one_worker(bench: Bench) -> None:
     bench.run_to_the_end()
 
 
+@pytest.mark.long
 def test_partitions_that_come_back_are_read_on(bench: Bench) -> None:
     answers = threading.Event()
     bench.model.before = answers.wait
@@ -94,6 +96,7 @@ def test_partitions_that_come_back_are_read_on(bench: Bench) -> None:
     bench.finish([first, bench.workers.start("shout", "pair")])
 
 
+@pytest.mark.long
 def test_a_second_worker_killed_while_calls_are_in_flight(bench: Bench) -> None:
     bench.write(300)
     bench.workers.start("all")
