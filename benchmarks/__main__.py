@@ -32,6 +32,7 @@ from schemas.records import Document
 from schemas.topics import Topic
 from streams import Llm, Pipeline, record
 from streams.admin import create_topics
+from streams.calls import Caller
 from streams.instance import Instances
 from streams.model import Completion, Model, Request
 from streams.prompts import Rendered
@@ -132,7 +133,8 @@ class Bench:
         create_topics(self.config, pipeline.topics)
         stages = list(pipeline.stages.values())
         with tempfile.TemporaryDirectory() as home:
-            worker = Worker(stages, self.config, model, Instances(Path(home)), at_once)
+            caller = Caller(model) if model is not None else None
+            worker = Worker(stages, self.config, caller, Instances(Path(home)), at_once)
             began = time.monotonic()
             worker.start()
             while worker.loops[0].committed < count and worker.running:
