@@ -24,8 +24,8 @@ demo: $(STAMP) ## documents in, articles out, on a real Kafka and a real model
 test: $(STAMP) ## all tests, on an embedded Kafka
 	$(BIN)/pytest
 
-faults: $(STAMP) ## the fault tests alone
-	$(BIN)/pytest tests/faults
+faults: $(STAMP) ## all fault tests, the long ones too, and a table of what they found
+	$(BIN)/pytest tests/faults -m 'long or not long' --fault-table=build/faults.md
 
 lint: $(STAMP) ## ruff, mypy and the layout
 	$(BIN)/ruff check .
@@ -37,4 +37,4 @@ bench: $(STAMP) ## throughput, latency and slow calls beside a hand-written loop
 	@$(BIN)/python -m benchmarks
 
 clean: ## remove what the other targets made here
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -28,7 +28,9 @@ log = logging.getLogger(__name__)
 TRANSACTION_TIMEOUT = 10.0
 """Seconds after which the broker aborts a transaction on its own; below the group's session."""
 
-_STEP_TIMEOUT = 15.0
+# shorter than a request's: librdkafka would ask to commit a second time, under the same epoch, and the
+# first request, when it arrives after all, would end the next transaction half-way
+_STEP_TIMEOUT = TRANSACTION_TIMEOUT - 2.0
 _CONNECT_TIMEOUT = 5.0
 _WATCHED_BYTES = 128 * 1024
 _FENCING = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
@@ -46,6 +48,7 @@ _HOPELESS = (
 
 DEFAULTS: dict[str, Any] = {
     "transaction.timeout.ms": int(TRANSACTION_TIMEOUT * 1000),
+    "socket.timeout.ms": int(TRANSACTION_TIMEOUT * 1000),
     # librdkafka's default, 100 ms, is waited in every back-to-back transaction
     "retry.backoff.ms": 1,
     # the alternative forgets every broker it knew as soon as the last is away, and that it waited for

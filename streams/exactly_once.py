@@ -37,7 +37,7 @@ from producers.transactional import RecordRefused, TransactionalProducer
 from schemas.errors import OutcomeUnknown, PressroomError, RetryLater, Stop, TransactionAborted
 from schemas.message import Outgoing
 from streams.completions import Completions
-from streams.ledger import Book, Ledger, Page, from_metadata, position, to_metadata
+from streams.ledger import Book, Ledger, Page, from_metadata, position, positions, to_metadata
 from streams.processing import JoinState, Processor, Work
 from streams.runner import OwnThread, Runner
 
@@ -91,12 +91,15 @@ class Task:
         if self._book is None:
             return ""
         left = set(self._pages).difference(done)
-        return to_metadata(position(self._book, [self._pages[work] for work in left]))
+        inputs = {positions(work.inputs) for work in done} if self._book.taken_over else ()
+        return to_metadata(position(self._book, [self._pages[work] for work in left], inputs))
 
     def done(self) -> Work:
         """Takes out the first work, which is committed."""
         work = self.queue.popleft()
         self._pages.pop(work, None)
+        if self._book is not None and self._book.taken_over:
+            self._book.taken_over.pop(positions(work.inputs), None)
         return work
 
     def finished(self) -> list[Work]:
@@ -426,7 +429,8 @@ class ExactlyOnce:
             found = self._consumer.committed(partitions, _SETTLE_TIMEOUT)
         except KafkaException as failure:
             raise RetryLater(f"can't read offsets: {failure.args[0].str()}") from failure
-        return self._ledger.open(number, from_metadata(tp.metadata for tp in found))
+        committed = {tp.topic: tp.offset for tp in found}
+        return self._ledger.open(number, from_metadata(tp.metadata for tp in found), committed)
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         try:

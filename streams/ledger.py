@@ -14,7 +14,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
@@ -24,7 +24,7 @@ from consumers.reader import Reader, end_offsets
 from producers.transactional import DEFAULTS as PRODUCER_DEFAULTS
 from schemas.codec import codec_for
 from schemas.errors import RecordRejected, Stop
-from schemas.message import Lineage, Received
+from schemas.message import Lineage, Position, Received
 from schemas.records import LedgerEntry
 from streams.completions import Completions
 from streams.llm import Ask, Question
@@ -71,6 +71,8 @@ class Book:
         self._earlier = earlier
         self._results: dict[str, LedgerEntry] = {}
         self._unknown: set[str] = set()
+        self.taken_over: dict[str, int] = {}
+        """For each input that a predecessor left uncommitted: where its entries begin."""
         for entry in entries:
             if entry.kind == "intent":
                 self._unknown.add(entry.call_id)
@@ -150,7 +152,7 @@ class Page:
 
     def __init__(self, stage: str, inputs: Sequence[Received]) -> None:
         self.lineage = Lineage(stage, inputs)
-        self.inputs = ",".join(str(i.position) for i in inputs)
+        self.inputs = positions(inputs)
         self.begins: int | None = None
         """No entry of this input stands before; None while there is none."""
 
@@ -159,10 +161,23 @@ class Page:
             self.begins = end
 
 
-def position(book: Book, pages: Iterable[Page]) -> int:
-    """Where the next owner must begin to read, given the pages of what is not committed."""
+def positions(inputs: Iterable[Received]) -> str:
+    """The inputs of a call, as an entry names them."""
+    return ",".join(str(i.position) for i in inputs)
+
+
+def position(book: Book, pages: Iterable[Page], done: Container[str] = ()) -> int:
+    """Where the next owner must begin to read.
+
+    Args:
+        book: of the partition.
+        pages: those of the inputs that will not be committed yet.
+        done: the inputs that will be.
+    """
     end = book.end  # read first: a page that begins meanwhile begins at or after it
-    return min((p.begins for p in pages if p.begins is not None), default=end)
+    begun = [p.begins for p in pages if p.begins is not None]
+    taken_over = [at for inputs, at in book.taken_over.items() if inputs not in done]
+    return min([*begun, *taken_over], default=end)
 
 
 def to_metadata(at: int) -> str:
@@ -206,8 +221,13 @@ class Ledger:
         self._reports = threading.Thread(target=self._serve_reports, name="ledger", daemon=True)
         self._reports.start()
 
-    def open(self, partition: int, since: int) -> Book:
+    def open(self, partition: int, since: int, committed: Mapping[str, int]) -> Book:
         """The book of a partition, with what was in flight.
+
+        Args:
+            partition: its number.
+            since: where to begin to read.
+            committed: for each topic the offset that is committed.
 
         Raises:
             RetryLater: no broker answers.
@@ -222,24 +242,24 @@ class Ledger:
                 "its tail was lost, and with it what has been paid for; restore it, or delete "
                 f"the group's offsets ({self._stage.group}) to read and pay from the beginning"
             )
-        entries = self._entries(at, since) if since < end else []
+        entries = self._entries(at, since) if since < end else {}
         log.info(
             "%s: read %d entries of %s:%d from %d in %.2f s",
             self._stage.name, len(entries), *at, since, time.monotonic() - began,
         )  # fmt: skip
-        return Book(
-            partition,
-            self._write,
-            entries,
-            end,
-            self._prices,
-            self._stage.on_unknown,
-            self._earlier,
-        )
+        book = Book(
+            partition, self._write, entries.values(), end,
+            self._prices, self._stage.on_unknown, self._earlier,
+        )  # fmt: skip
+        for offset, entry in entries.items():
+            if _is_open(entry.inputs, committed):
+                book.taken_over.setdefault(entry.inputs, offset)
+        return book
 
-    def _entries(self, at: tuple[str, int], since: int) -> list[LedgerEntry]:
+    def _entries(self, at: tuple[str, int], since: int) -> dict[int, LedgerEntry]:
         with Reader(self._config, [at], {at: since}) as reader:
-            return [self._codec.decode(r.value) for r in reader.settled() if r.value is not None]
+            found = [r for r in reader.settled() if r.value is not None]
+            return {r.offset: self._codec.decode(r.value) for r in found}
 
     def close(self) -> None:
         """Waits a moment for what is being written."""
@@ -268,6 +288,12 @@ class Ledger:
         except KafkaException as failure:
             raise _sorted(failure.args[0]) from failure
         return await written
+
+
+def _is_open(inputs: str, committed: Mapping[str, int]) -> bool:
+    """Whether one of an entry's inputs is not committed yet."""
+    found = map(Position.parse, inputs.split(","))
+    return any(i.offset >= max(committed.get(i.topic, 0), 0) for i in found)
 
 
 def _settle(written: "asyncio.Future[int]", error: KafkaError | None, offset: int) -> None:

@@ -4,6 +4,7 @@ Any OpenAI-compatible endpoint will do: vLLM, llama.cpp, Ollama, a hosted API. E
 what they concern: this request (dead letter), the moment (try again), or the configuration (stop).
 """
 
+import asyncio
 import math
 import time
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 JsonSchema = dict[str, Any]
 
 _LONGEST_WAIT = 300.0
+_LATER = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +109,16 @@ class OpenAIModel:
         import openai
 
         try:
-            return await self._ask(request)
+            # the client limits each step of an answer; one that drips in would never end
+            async with asyncio.timeout(self._timeout + _LATER):
+                return await self._ask(request)
         except openai.APIStatusError as error:
             raise self._sorted(error) from error
         except openai.APITimeoutError as error:
             kind = Unreachable if _unsent(error) else MaybePaid
             raise kind(f"no answer within {self._timeout:g} s") from error
+        except TimeoutError as error:
+            raise MaybePaid(f"no whole answer within {self._timeout:g} s") from error
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             kind = Unreachable if _unsent(error) else MaybePaid

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.config import client_config
+from tests.support.table import FaultTable
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -15,6 +16,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="embedded",
         help="embedded (default), or external:HOST:PORT for a Kafka that runs already",
     )
+    parser.addoption("--fault-table", type=Path, help="write the table of faults into this file")
+    parser.addoption("--seed", type=int, help="of the nemesis: run this schedule alone")
+    parser.addoption(
+        "--nemesis-seconds", type=float, default=60.0, help="how long the nemesis strikes"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    path: Path | None = config.getoption("--fault-table")
+    if path is not None and not hasattr(config, "workerinput"):  # a worker of xdist only runs tests
+        config.pluginmanager.register(FaultTable(path.resolve()))
 
 
 @pytest.fixture(scope="session")

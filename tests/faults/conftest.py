@@ -4,11 +4,10 @@ import importlib
 import json
 import os
 import signal
-import subprocess
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,12 +20,17 @@ from producers.transactional import TransactionalProducer
 from schemas.codec import codec_for
 from schemas.message import Outgoing
 from schemas.record import schema_of
-from schemas.records import DeadLetter, LedgerEntry
+from schemas.records import DeadLetter
+from schemas.topics import Topic
 from streams.admin import create_topics
-from tests.support import oracle
-from tests.support.config import unique
+from tests.support import oracle, table
+from tests.support.config import configure, unique
 from tests.support.model_server import ModelServer
-from tests.support.workers import Workers
+from tests.support.table import Row
+from tests.support.workers import Process, Workers
+
+CALLS = 16
+"""Calls that one worker has in flight, at most."""
 
 
 @dataclass
@@ -38,12 +42,23 @@ class Bench:
     config: dict[str, Any]
     model: ModelServer
     workers: Workers
-    texts: dict[str, list[str]]
+    follower: oracle.Follower
+    row: Row
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    in_flight: int = 0
+    """The most calls whose answers the strikes so far may have lost."""
+    patience: float = 90.0
+    """Seconds that the workers may take to do the rest."""
+    _strikes: list[float] = field(default_factory=list)
 
     def write(self, count: int, keys: int = 7) -> None:
         """Appends numbered lines under a few keys."""
         producer = TransactionalProducer(self.config, unique("writer"))
         producer.open()
+        producer.commit(self.lines(count, keys))
+
+    def lines(self, count: int, keys: int = 7) -> list[Outgoing]:
+        """The next numbered lines, which are expected to be written."""
         encode = codec_for(self.module.Line).encode
         begin = sum(map(len, self.texts.values()))
         records = []
@@ -52,18 +67,54 @@ class Bench:
             self.texts.setdefault(key, []).append(f"line {number}")
             value = encode(self.module.Line(f"line {number}"))
             records.append(Outgoing(self.module.lines.name, key.encode(), value, []))
-        producer.commit(records)
+        return records
+
+    # --- strikes ------------------------------------------------------------------------------
+
+    def struck(self, calls: int = CALLS) -> None:
+        """Notes that something was done to the workers, and how many answers it may have lost."""
+        self._strikes.append(time.monotonic())
+        self.in_flight += calls
+
+    def kill(self, worker: Process) -> None:
+        """SIGKILL."""
+        self.workers.signal(worker, signal.SIGKILL)
+        self.struck()
+
+    def pause(self, worker: Process) -> None:
+        """SIGSTOP."""
+        self.workers.signal(worker, signal.SIGSTOP)
+        self.struck()
+
+    # --- conditions ---------------------------------------------------------------------------
+
+    def wait_until(self, holds: Callable[[], object], seconds: float = 60) -> None:
+        """Waits until a condition holds; fails when it takes too long."""
+        until = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < until, self.workers.log()[-3000:]
+            time.sleep(0.1)
 
     def await_outputs(self, topic: str, count: int) -> None:
         """Waits until a topic has so many records."""
-        self._await(lambda: self.committed_outputs(topic) >= count)
+        self.wait_until(lambda: self.committed_outputs(topic) >= count)
+
+    def await_bills(self, count: int) -> None:
+        """Waits until the model server has answered so many calls."""
+        self.wait_until(lambda: len(self.model.account) >= count)
+
+    def await_results(self, count: int) -> None:
+        """Waits until so many completions are in the ledger of the stage that asks."""
+        self.wait_until(lambda: len(self.results()) >= count)
 
     def await_members(self, stage: str, count: int) -> None:
         """Waits until a stage's group has so many members, all with partitions."""
-        until = time.monotonic() + 60
-        while len(shares := self._shares(stage)) != count or not all(shares):
-            assert time.monotonic() < until, shares
-            time.sleep(0.2)
+
+        def there() -> bool:
+            shares = self._shares(stage)
+            return len(shares) == count and all(shares)
+
+        self.wait_until(there)
 
     def _shares(self, stage: str) -> list[int]:
         group = self.module.pipeline.stages[stage].group
@@ -79,45 +130,28 @@ class Bench:
         found = getattr(self.module, topic)
         return sum(oracle.ends(self.servers, found.name).values())
 
-    def check(self) -> None:
-        """Oracles A and D on every topic of the pipeline."""
+    def has_open_transaction(self) -> bool:
+        """Whether something is written to the answers that nobody may see yet."""
+        name = self.module.answers.name
+        return oracle.ends(self.servers, name) != oracle.ends(self.servers, name, "read_committed")
+
+    # --- what is there ------------------------------------------------------------------------
+
+    @property
+    def outputs_of(self) -> list[Topic[Any]]:
+        """The topics that the stages write."""
         module = self.module
-        answers = {k: [f"re: {t}" for t in ts] for k, ts in self.texts.items()}
-        shouts = {k: [t.upper() for t in ts] for k, ts in self.texts.items()}
-        pairs = {k: [f"re: {t} {t.upper()}" for t in ts] for k, ts in self.texts.items()}
-        for topic, expected in (
-            (module.answers, answers),
-            (module.shouts, shouts),
-            (module.pairs, pairs),
-        ):
-            seen = oracle.read(self.servers, topic.name, schema_of(topic.record))
-            assert not (bad := oracle.judge(seen, expected, "text")), (topic.name, bad)
-        assert not self.left()
+        return [module.answers, module.shouts, module.pairs]
 
-    def await_bills(self, count: int) -> None:
-        """Waits until the model server has answered so many calls."""
-        self._await(lambda: len(self.model.bills) >= count)
+    @property
+    def ledger(self) -> str:
+        """The ledger's topic."""
+        return ledger_of(self.module)
 
-    def await_results(self, count: int) -> None:
-        """Waits until so many completions are in the ledger of the stage that asks."""
-        self._await(lambda: len(self.results()) >= count)
-
-    def _await(self, holds: Callable[[], bool]) -> None:
-        until = time.monotonic() + 60
-        while not holds():
-            assert time.monotonic() < until, self.workers.log()[-3000:]
-            time.sleep(0.1)
-
-    def results(self) -> list[Mapping[str, Any]]:
+    def results(self) -> list[oracle.Seen]:
         """The completions in the ledger of the stage that asks."""
-        name = f"{self.module.pipeline.name}.ask.ledger"
-        seen = oracle.read(self.servers, name, schema_of(LedgerEntry))
-        return [s.value for s in seen if s.value["kind"] == "result"]
-
-    def check_ledger(self) -> None:
-        """No question whose answer is in the ledger was answered, and so paid for, again."""
-        asked = Counter((r["call_id"], r["inputs"]) for r in self.results())
-        assert not [question for question, times in asked.items() if times > 1]
+        seen = oracle.read(self.servers, self.ledger, oracle.LEDGER_ENTRY)
+        return [s for s in seen if s.value["kind"] == "result"]
 
     def outputs(self, topic: str) -> list[Mapping[str, Any]]:
         """The records of a topic."""
@@ -129,17 +163,10 @@ class Bench:
         name = self.module.pipeline.dead_letters.name
         return [s.value for s in oracle.read(self.servers, name, schema_of(DeadLetter))]
 
-    def finish(self, workers: "list[subprocess.Popen[bytes]]") -> None:
-        """The running workers do the rest, within a bound, and leave."""
-        until = time.monotonic() + 90
-        while self.left():
-            assert time.monotonic() < until, self.workers.log()[-3000:]
-            time.sleep(0.5)
-        for worker in workers:
-            self.workers.signal(worker, signal.SIGTERM)
-        for worker in workers:
-            assert worker.wait(60) == 0, self.workers.log()[-3000:]
-        self.check()
+    def dead_lines(self) -> list[str]:
+        """The lines that are dead letters."""
+        decode = codec_for(self.module.Line).decode
+        return [decode(i["value"]).text for letter in self.dead_letters() for i in letter["inputs"]]
 
     def left(self, *names: str) -> dict[str, int]:
         """Oracle D: committed records that the named stages, or all, have not committed as read."""
@@ -150,16 +177,122 @@ class Bench:
             found |= oracle.uncommitted(self.servers, stage.group, topics)
         return found
 
+    # --- the oracles --------------------------------------------------------------------------
+
+    def finish(self, workers: Collection[Process], dead: Collection[str] = ()) -> None:
+        """The running workers do the rest, within a bound, and leave; then :meth:`check`."""
+        self.await_the_rest()
+        for worker in workers:
+            self.workers.signal(worker, signal.SIGTERM)
+        for worker in workers:
+            assert worker.wait(60) == 0, self.workers.log()[-3000:]
+        self.check(dead)
+
+    def await_the_rest(self) -> None:
+        """Waits until the workers have done everything."""
+        self.wait_until(lambda: not self.left(), self.patience)
+
+    def run_to_the_end(self, dead: Collection[str] = ()) -> None:
+        """A new worker does the rest; then :meth:`check`."""
+        status = self.workers.run("all", "--until-idle", "3")
+        assert status == 0, self.workers.log()[-3000:]
+        self.check(dead)
+
+    def check(self, dead: Collection[str] = ()) -> None:
+        """Oracles A, B, C and D on every topic of the pipeline, where they matter.
+
+        Args:
+            dead: the lines that the model's stage was to make dead letters of.
+        """
+        self._note_recovery()
+        answered = {k: [t for t in ts if t not in dead] for k, ts in self.texts.items()}
+        texts: list[Mapping[str, list[str]]] = [
+            {k: [f"re: {t}" for t in ts] for k, ts in answered.items()},
+            {k: [t.upper() for t in ts] for k, ts in self.texts.items()},
+            {k: [f"re: {t} {t.upper()}" for t in ts] for k, ts in answered.items()},
+        ]
+        for topic, expected in zip(self.outputs_of, texts, strict=True):
+            seen = oracle.read(self.servers, topic.name, schema_of(topic.record))
+            assert not (bad := oracle.judge(seen, expected, "text")), (topic.name, bad)
+            assert not oracle.disagreement(self.follower.settled(topic.name), seen), topic.name
+        assert not (left := self.left()), left
+        self.check_bills()
+
+    def check_bills(self) -> None:
+        """Oracle C."""
+        charged = self.charged()
+        self.row.calls, self.row.bound = charged.calls, charged.bound
+        self.row.repaid = len(charged.repaid)
+        assert not charged, charged
+
+    def charged(self) -> oracle.Account:
+        """The bills, beside what may have been paid."""
+        lines = self.module.lines
+        known = {codec_for(self.module.Line).encode(self.module.Line("")).hex()[:20]}
+        seen = oracle.read(
+            self.servers, lines.name, schema_of(lines.record),
+            skip=lambda value: value.hex()[:20] not in known,
+        )  # fmt: skip
+        questions = {f"{lines.name}:{s.partition}:{s.offset}": s.value["text"] for s in seen}
+        lost = self.workers.log().count("ask: lost") * CALLS
+        bound = len(questions) + self.in_flight + lost + self.model.spoiled
+        return oracle.account(self.model.account, self.results(), questions, bound)
+
+    def check_aborted(self) -> None:
+        """Oracle E."""
+        found = 0
+        for topic in self.outputs_of:
+            records = oracle.aborted(self.servers, topic.name, schema_of(topic.record))
+            assert not oracle.visible(records, self.follower.settled(topic.name)), topic.name
+            found += len(records)
+        assert found, "no transaction was aborted"
+
+    def _note_recovery(self) -> None:
+        arrivals = self.follower.arrivals
+        for strike in self._strikes:
+            after = bisect_right(arrivals, strike)
+            if after < len(arrivals):
+                self.row.recovery.append(round(arrivals[after] - strike, 3))
+        self._strikes.clear()
+
+
+def ledger_of(module: ModuleType) -> str:
+    """The topic of the ledger of the stage that asks."""
+    return f"{module.pipeline.name}.ask.ledger"
+
+
+@pytest.fixture
+def row(request: pytest.FixtureRequest) -> Iterator[Row]:
+    """The test's row in the table of faults."""
+    marker = request.node.get_closest_marker("fault")
+    name = str(request.node.originalname).removeprefix("test_").replace("_", " ")
+    made = Row(marker.args[0] if marker else name)
+    yield made
+    table.publish(request.node, made)
+
+
+@pytest.fixture
+def worker_servers(bootstrap_servers: str) -> str:
+    """Where the workers find Kafka; the proxy's tests put themselves in between."""
+    return bootstrap_servers
+
 
 @pytest.fixture
 def bench(
-    kafka: dict[str, Any], bootstrap_servers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kafka: dict[str, Any],
+    bootstrap_servers: str,
+    worker_servers: str,
+    row: Row,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Bench]:
     monkeypatch.setenv("FAULT_PIPELINE", unique("faults"))
     import tests.faults.pipeline
 
     module = importlib.reload(tests.faults.pipeline)
     create_topics(kafka, module.pipeline.topics)
+    # so that oracle C knows when a result was there, rather than when it was sent
+    configure(kafka, ledger_of(module), "message.timestamp.type", "LogAppendTime")
 
     def answer(request: dict[str, Any]) -> str:
         return json.dumps({"text": f"re: {request['messages'][-1]['content']}"})
@@ -167,12 +300,15 @@ def bench(
     model = ModelServer(answer, seconds=0.1)
     environment = {
         "FAULT_PIPELINE": os.environ["FAULT_PIPELINE"],
-        "PRESSROOM_BOOTSTRAP_SERVERS": bootstrap_servers,
+        "PRESSROOM_BOOTSTRAP_SERVERS": worker_servers,
         "OPENAI_BASE_URL": model.url,
         # or the answers to other tests' questions, which are the same, would be taken
         "PRESSROOM_MODEL": unique("model"),
     }
     workers = Workers(environment, "tests.faults.pipeline:pipeline", tmp_path / "home")
-    yield Bench(module, bootstrap_servers, kafka, model, workers, {})
+    topics = [module.answers, module.shouts, module.pairs]
+    follower = oracle.Follower(bootstrap_servers, {t.name: schema_of(t.record) for t in topics})
+    yield Bench(module, bootstrap_servers, kafka, model, workers, follower, row)
     workers.close()
     model.close()
+    follower.close()

@@ -8,12 +8,6 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-)
 
 from producers.transactional import TransactionalProducer
 from schemas.codec import codec_for
@@ -30,7 +24,8 @@ from streams.model import Request
 from streams.processing import Processor
 from streams.runner import OwnThread
 from tests.support import oracle
-from tests.support.config import unique
+from tests.support.config import configure, unique
+from tests.support.table import Row
 
 COUNT = 40
 
@@ -146,10 +141,11 @@ class Case:
 
 
 @pytest.fixture
-def case(kafka: dict[str, Any], bootstrap_servers: str) -> Iterator[Case]:
+def case(kafka: dict[str, Any], bootstrap_servers: str, row: Row) -> Iterator[Case]:
     made = Case(kafka, bootstrap_servers)
     yield made
     made.thread.close()
+    row.calls, row.bound = len(made.model.requests), COUNT
 
 
 def _abortable() -> KafkaError:
@@ -260,7 +256,7 @@ def test_a_producer_that_is_fenced_while_it_writes_leaves(case: Case) -> None:
 def test_a_record_the_broker_refuses_becomes_a_dead_letter(
     case: Case, kafka: dict[str, Any], bootstrap_servers: str
 ) -> None:
-    _limit(kafka, case.results.name, 150_000)
+    configure(kafka, case.results.name, "max.message.bytes", "150000")
     producer = TransactionalProducer(kafka, unique("writer"))
     producer.open()
     large = codec_for(Item).encode(Item(random.Random(1).randbytes(200_000).hex()))
@@ -278,11 +274,3 @@ def test_a_record_the_broker_refuses_becomes_a_dead_letter(
     assert letter.key == "k9"
     assert letter.value["inputs"][0]["value"] == large
     case.check()
-
-
-def _limit(config: dict[str, Any], topic: str, most: int) -> None:
-    entry = ConfigEntry("max.message.bytes", str(most), incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
-    admin = AdminClient(config)
-    for future in admin.incremental_alter_configs([resource]).values():
-        future.result()

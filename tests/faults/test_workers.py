@@ -11,20 +11,13 @@ from tests.faults.conftest import Bench
 UNTIL_IDLE = ("--until-idle", "3")
 
 
-def _finish(bench: Bench) -> None:
-    assert bench.workers.run("all", *UNTIL_IDLE) == 0, bench.workers.log()[-3000:]
-    bench.check()
-
-
 def test_killed_twice_in_the_middle(bench: Bench) -> None:
     bench.write(300)
     for outputs in (60, 150):
         worker = bench.workers.start("all")
         bench.await_outputs("answers", outputs)
-        bench.workers.signal(worker, signal.SIGKILL)
-    _finish(bench)
-    assert len(bench.model.bills) <= 300 + 2 * 16  # calls in flight at a kill, and no more
-    bench.check_ledger()
+        bench.kill(worker)
+    bench.run_to_the_end()
 
 
 def test_finished_answers_behind_a_slow_one_are_not_paid_for_again(bench: Bench) -> None:
@@ -38,11 +31,10 @@ def test_finished_answers_behind_a_slow_one_are_not_paid_for_again(bench: Bench)
     worker = bench.workers.start("ask")
     bench.await_bills(59)
     bench.await_results(59)
-    bench.workers.signal(worker, signal.SIGKILL)
+    bench.kill(worker)
     bench.model.before = lambda: None
     hold.set()
-    _finish(bench)
-    bench.check_ledger()
+    bench.run_to_the_end()
     assert len(set(bench.model.bills)) == 60
     assert len(bench.model.bills) <= 60 + 1
 
@@ -52,7 +44,7 @@ def test_a_parked_call_is_never_made_twice(bench: Bench, monkeypatch: pytest.Mon
     bench.write(100)
     worker = bench.workers.start("ask")
     bench.await_outputs("answers", 30)
-    bench.workers.signal(worker, signal.SIGKILL)
+    bench.kill(worker)
     assert bench.workers.run("all", *UNTIL_IDLE) == 0, bench.workers.log()[-3000:]
     assert len(bench.model.bills) == len(set(bench.model.bills))
     letters = bench.dead_letters()
@@ -68,7 +60,7 @@ def test_terminated_in_the_middle_pays_for_nothing_twice(bench: Bench) -> None:
     bench.await_outputs("answers", 50)
     bench.workers.signal(worker, signal.SIGTERM)
     assert worker.wait(60) == 0
-    _finish(bench)
+    bench.run_to_the_end()
     assert sorted(bench.model.bills) == sorted(t for ts in bench.texts.values() for t in ts)
 
 
@@ -84,7 +76,7 @@ def test_one_worker_two_workers_one_worker(bench: Bench) -> None:
     bench.await_outputs("answers", 200)
     bench.workers.signal(second, signal.SIGTERM)
     assert second.wait(60) == 0
-    _finish(bench)
+    bench.run_to_the_end()
 
 
 def test_partitions_that_come_back_are_read_on(bench: Bench) -> None:
@@ -96,7 +88,7 @@ def test_partitions_that_come_back_are_read_on(bench: Bench) -> None:
     bench.await_members("ask", 1)
     second = bench.workers.start("ask")
     bench.await_members("ask", 2)
-    bench.workers.signal(second, signal.SIGKILL)
+    bench.kill(second)
     bench.await_members("ask", 1)
     answers.set()
     bench.finish([first, bench.workers.start("shout", "pair")])
@@ -107,16 +99,16 @@ def test_a_second_worker_killed_while_calls_are_in_flight(bench: Bench) -> None:
     bench.workers.start("all")
     second = bench.workers.start("all")
     bench.await_outputs("answers", 80)
-    bench.workers.signal(second, signal.SIGKILL)
+    bench.kill(second)
     bench.await_outputs("answers", 100)
     bench.workers.signal(bench.workers.running[0], signal.SIGTERM)
-    _finish(bench)
+    bench.run_to_the_end()
 
 
 def test_the_endpoint_is_overloaded_and_then_recovers(bench: Bench) -> None:
     bench.model.fault = lambda n: (429, {"retry-after": "0"}) if n % 3 == 0 else None
     bench.write(60)
-    _finish(bench)
+    bench.run_to_the_end()
     assert len(bench.model.bills) == 60
 
 
@@ -127,7 +119,7 @@ def test_a_refused_key_stops_the_worker_and_loses_nothing(bench: Bench, status: 
     assert bench.workers.run("ask", *UNTIL_IDLE) == 1
     assert "OPENAI_" in bench.workers.log()
     bench.model.fault = lambda _: None
-    _finish(bench)
+    bench.run_to_the_end()
 
 
 def test_the_same_instance_started_twice_leaves_one(bench: Bench) -> None:
@@ -145,14 +137,14 @@ def test_the_same_instance_started_twice_leaves_one(bench: Bench) -> None:
     assert "took over" in bench.workers.log()
     bench.workers.signal(second, signal.SIGTERM)
     assert second.wait(60) == 0
-    _finish(bench)
+    bench.run_to_the_end()
 
 
 def test_a_worker_paused_beyond_its_session_and_its_transaction_does_no_harm(bench: Bench) -> None:
     bench.write(300)
     paused = bench.workers.start("all")
     bench.await_outputs("answers", 40)
-    bench.workers.signal(paused, signal.SIGSTOP)
+    bench.pause(paused)
     other = bench.workers.start("all")
     # the other one has everything only after the session and the open transaction have timed out
     bench.await_outputs("answers", 250)
@@ -162,4 +154,4 @@ def test_a_worker_paused_beyond_its_session_and_its_transaction_does_no_harm(ben
     for worker in (paused, other):
         bench.workers.signal(worker, signal.SIGTERM)
         assert worker.wait(60) == 0, bench.workers.log()[-3000:]
-    _finish(bench)
+    bench.run_to_the_end()

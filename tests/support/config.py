@@ -4,6 +4,15 @@ import itertools
 import logging
 import os
 import time
+from collections.abc import Mapping
+from typing import Any
+
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+)
 
 _numbers = itertools.count()
 
@@ -16,3 +25,12 @@ def client_config(bootstrap_servers: str) -> dict[str, object]:
 def unique(name: str) -> str:
     """A name no other test or run uses, so that tests can share a Kafka."""
     return f"{name}-{os.getpid()}-{time.time_ns() // 1_000_000 % 10**9}-{next(_numbers)}"
+
+
+def configure(config: Mapping[str, Any], topic: str, name: str, value: str) -> None:
+    """Sets one of a topic's settings."""
+    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+    admin = AdminClient(dict(config))  # kept, or its answer would never come
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result(30)

@@ -4,7 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+Process = subprocess.Popen[bytes]
 
 
 class Workers:
@@ -18,14 +21,19 @@ class Workers:
         # a killed worker's partitions move on sooner than by default
         self._properties = home / "client.properties"
         self._properties.write_text("session.timeout.ms=6000\n")
-        self.running: list[subprocess.Popen[bytes]] = []
+        self.running: list[Process] = []
 
-    def start(self, *arguments: str) -> "subprocess.Popen[bytes]":
-        """Starts a worker: stages, and options as on the command line."""
+    def start(self, *arguments: str, program: Sequence[str] = ("streams.cli",)) -> Process:
+        """Starts a worker.
+
+        Args:
+            arguments: stages, and options as on the command line.
+            program: the module that runs the command line, and its own arguments.
+        """
         with self._logs.open("ab") as log:
             process = subprocess.Popen(
                 [
-                    sys.executable, "-m", "streams.cli", "--app", self._app,
+                    sys.executable, "-m", *program, "--app", self._app,
                     "--config", str(self._properties), "worker", *arguments,
                 ],
                 env=self.environment, stdout=log, stderr=log,
@@ -37,7 +45,7 @@ class Workers:
         """Runs a worker to its end; gives its exit status."""
         return self.start(*arguments).wait(timeout)
 
-    def signal(self, process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    def signal(self, process: Process, number: signal.Signals) -> None:
         process.send_signal(number)
         if number is signal.SIGKILL:
             process.wait(30)

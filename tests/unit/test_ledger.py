@@ -122,6 +122,17 @@ def test_the_next_owner_begins_where_the_first_open_page_does() -> None:
     assert position(book, [silent]) == position(book, []) == 104
 
 
+def test_the_next_owner_also_needs_what_a_predecessor_left_uncommitted() -> None:
+    # an answer from the ledger writes nothing into it, but until its input is committed it must be kept
+    paper = Paper(at=100)
+    book, kept = paper.book(entry("intent"), entry("result", "kept")), page(7)
+    book.taken_over = {kept.inputs: 90, page(9).inputs: 95}
+    assert complete(book, kept)[1] == 0
+    assert position(book, [kept]) == 90
+    assert position(book, [], {kept.inputs}) == 95
+    assert position(book, [], {kept.inputs, page(9).inputs}) == 100
+
+
 def test_a_page_begins_with_its_first_call() -> None:
     paper = Paper()
     book, one = paper.book(), page()
