@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
@@ -268,8 +268,9 @@ def slow_calls(config: dict[str, Any], rounds: int) -> tuple[list[float], list[f
     model = SlowModel(MEAN)
     decode = codec_for(Document).decode
 
-    async def call(value: bytes) -> bytes:
-        completion = await model.complete(Request(_prompt(decode(value).id), "Answer", {}, 10))
+    async def call(message: Message) -> bytes:
+        document = decode(message.value())
+        completion = await model.complete(Request(_prompt(document.id), "Answer", {}, 10))
         return completion.text.encode()
 
     bench = Bench(config, "slow")
