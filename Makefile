@@ -7,7 +7,7 @@ PEERS := .venv-peers/.installed
 .PHONY: help install demo test lint faults bench bench-peers bench-growth clean
 
 help:
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
 
 install: $(STAMP) ## set everything up in .venv
 

@@ -55,6 +55,8 @@ def measure(
         for n, workload, system in turns:
             what = workload.replace("_", " ")
             progress.update(bar, description=f"round {n + 1} of {rounds}: {what}, {system.name}")
+            if not screen.is_terminal:
+                screen.print(f"round {n + 1} of {rounds}: {what}, {system.name}", markup=False)
             try:
                 found = getattr(bench, workload)(system)
             except RuntimeError as error:  # a peer that fails is a result too
@@ -193,6 +195,9 @@ def main() -> int:
     sizes = QUICK if options.quick else Sizes()
     systems = chosen(options.systems, screen)
     workloads = [w for w in WORKLOADS if w in options.workloads.split(",")]
+    if not systems or not workloads:
+        screen.print("no such system or workload here", markup=False)
+        return 2
     try:
         with (
             tempfile.TemporaryDirectory(prefix="pressroom-peers-") as folder,

@@ -24,7 +24,7 @@ from schemas.topics import Topic
 
 ROOT = Path(__file__).parents[1]
 PARTITIONS = 4
-_WORDS = "the river rose and by morning the lower bridge had gone".split()
+_WORDS = ["the", "river", "rose", "and", "by", "morning", "the", "lower", "bridge", "had", "gone"]
 
 
 @contextmanager
@@ -56,7 +56,9 @@ def fill(
 
     With the default the records have about 600 bytes, and headers as ingestion writes them.
     """
-    producer = Producer(config | {"linger.ms": 20, "compression.type": "lz4"})
+    producer = Producer(
+        config | {"linger.ms": 20, "compression.type": "lz4", "message.max.bytes": 8 * 1024 * 1024}
+    )
     encode = codec_for(Document).encode
     text = " ".join(random.Random(1).choices(_WORDS, k=size // 4))
     for number in range(begin, begin + count):
@@ -86,7 +88,7 @@ class Figures:
 
     title: str
     header: Sequence[str]
-    rows: list[Sequence[str]]
+    rows: Sequence[Sequence[str]]
 
     def show(self, screen: Console) -> None:
         """Prints it for a person."""
@@ -125,7 +127,9 @@ def machine(*more: str) -> str:
     return " · ".join(
         [
             f"{psutil.cpu_count()} cores, {gib} GiB, {platform.system()}, {platform.machine()}",
-            "a Kafka elsewhere" if outside else f"embedded Kafka {KAFKA_VERSION} on the same machine",
+            "a Kafka elsewhere"
+            if outside
+            else f"embedded Kafka {KAFKA_VERSION} on the same machine",
             f"Python {platform.python_version()}",
             f"Pressroom {version('pressroom')}",
             f"confluent-kafka {version('confluent-kafka')} (librdkafka {libversion()[0]})",

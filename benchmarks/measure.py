@@ -97,7 +97,9 @@ class Killed:
 class Bench:
     """Measures systems on one Kafka."""
 
-    def __init__(self, config: dict[str, Any], model: SlowModel, folder: Path, sizes: Sizes) -> None:
+    def __init__(
+        self, config: dict[str, Any], model: SlowModel, folder: Path, sizes: Sizes
+    ) -> None:
         self._config, self._model, self._folder, self.sizes = config, model, folder, sizes
         self._admin = AdminClient(config)
         self._run, self._numbers = f"bench{int(time.time())}", 0
@@ -187,9 +189,10 @@ class Bench:
         return name
 
     def _task(self, system: System, work: Work, source: str) -> Task:
+        home = self._folder / self._name(work)
         return Task(
             work, self._config["bootstrap.servers"], self._name("group"), source,
-            self._topic("out"), self._model.url, self.sizes.at_once, str(self._folder / self._name(work)),
+            self._topic("out"), self._model.url, self.sizes.at_once, str(home),
         )  # fmt: skip
 
     def _send(self, topic: str, count: int, rate: float) -> None:

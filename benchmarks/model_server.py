@@ -15,6 +15,9 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
+    def handle_error(self, *_: object) -> None:
+        """A killed client resets its connections: nothing to print."""
+
 
 class SlowModel:
     """Serves on a loopback port. A question always takes equally long, however often it is asked.

@@ -29,7 +29,9 @@ def main() -> None:
         loglevel="WARNING",
     )
     raw: dict[str, Any] = {
-        f"{part}_{way}": "bytes" for part in ("key", "value") for way in ("serializer", "deserializer")
+        f"{part}_{way}": "bytes"
+        for part in ("key", "value")
+        for way in ("serializer", "deserializer")
     }
     frame = app.dataframe(app.topic(task.source, **raw))
     if task.work == "ask":
