@@ -44,10 +44,10 @@ $(PEERS): benchmarks/peers/requirements.txt $(STAMP)
 	@$(BIN)/python -m benchmarks.jars
 	@touch $(PEERS)
 
-bench-peers: $(PEERS) ## beside other stream processors; about 40 minutes
+bench-peers: $(PEERS) ## beside other stream processors; about 25 minutes
 	@$(BIN)/python -m benchmarks.against_peers --into docs/benchmarks.md
 
-bench-growth: $(STAMP) ## memory and cost per record as things grow; about 15 minutes
+bench-growth: $(STAMP) ## memory and cost per record as things grow; about 3 minutes
 	@$(BIN)/python -m benchmarks.growth --into docs/benchmarks.md
 
 clean: ## remove what the other targets made here
