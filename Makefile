@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+PEERS := .venv-peers/.installed
 
-.PHONY: help install demo test lint faults bench clean
+.PHONY: help install demo test lint faults bench bench-peers bench-growth clean
 
 help:
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
 
 install: $(STAMP) ## set everything up in .venv
 
@@ -36,5 +37,18 @@ lint: $(STAMP) ## ruff, mypy and the layout
 bench: $(STAMP) ## throughput, latency and slow calls beside a hand-written loop
 	@$(BIN)/python -m benchmarks
 
+$(PEERS): benchmarks/peers/requirements.txt $(STAMP)
+	@test -x .venv-peers/bin/python || { echo "Setting up .venv-peers (once)…"; $(PYTHON) -m venv .venv-peers; }
+	@echo "Installing what Pressroom is compared with (once, about a minute)…"
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt
+	@$(BIN)/python -m benchmarks.jars
+	@touch $(PEERS)
+
+bench-peers: $(PEERS) ## beside other stream processors; about 25 minutes
+	@$(BIN)/python -m benchmarks.against_peers --into docs/benchmarks.md
+
+bench-growth: $(STAMP) ## memory and cost per record as things grow; about 3 minutes
+	@$(BIN)/python -m benchmarks.growth --into docs/benchmarks.md
+
 clean: ## remove what the other targets made here
-	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-peers build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

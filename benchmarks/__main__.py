@@ -8,30 +8,29 @@ by both sides, so only the ratios count.
 import argparse
 import asyncio
 import json
-import logging
 import math
-import os
 import random
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import by_hand
+from benchmarks.common import fill, kafka
 from schemas.codec import codec_for
 from schemas.message import first_headers, record_id
 from schemas.records import Document
 from schemas.topics import Topic
 from streams import Llm, Pipeline, record
 from streams.admin import create_topics
+from streams.calls import Caller
 from streams.instance import Instances
 from streams.model import Completion, Model, Request
 from streams.prompts import Rendered
@@ -51,25 +50,6 @@ class Answer:
     text: str
 
 
-@contextmanager
-def kafka() -> Iterator[dict[str, Any]]:
-    """librdkafka settings for the Kafka to measure on."""
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
-    base: dict[str, Any] = {"logger": logging.getLogger("kafka")}
-    if address := os.environ.get("PRESSROOM_BOOTSTRAP_SERVERS"):
-        yield base | {"bootstrap.servers": address}
-        return
-    from streams import local
-    from streams.settings import Settings
-
-    with tempfile.TemporaryDirectory(prefix="pressroom-bench-") as home:
-        status = local.up(Path(home), Settings().cache, model=False)
-        try:
-            yield base | {"bootstrap.servers": status.bootstrap_servers}
-        finally:
-            local.down(Path(home))
-
-
 class Bench:
     """One measurement's pipeline, topics and loop."""
 
@@ -81,33 +61,9 @@ class Bench:
         self.by_hand = Topic(f"{self.name}.by-hand", Document, partitions=partitions)
         create_topics(config, [self.source, self.copies, self.answers, self.by_hand])
 
-    def fill(self, count: int, producer: Producer | None = None) -> None:
+    def fill(self, count: int) -> None:
         """Writes documents whose records have about 600 bytes."""
-        producer = producer or Producer(self.config | {"linger.ms": 20, "compression.type": "lz4"})
-        encode = codec_for(Document).encode
-        words = [
-            "the",
-            "river",
-            "rose",
-            "and",
-            "by",
-            "morning",
-            "the",
-            "lower",
-            "bridge",
-            "had",
-            "gone",
-        ]
-        for number in range(count):
-            text = " ".join(random.choices(words, k=95))
-            value = encode(Document(str(number), "bench", f"Title {number}", text))
-            while True:
-                try:
-                    producer.produce(self.source.name, value, str(number), headers=self.first())
-                    break
-                except BufferError:
-                    producer.poll(0.1)
-        producer.flush()
+        fill(self.config, self.source, count)
 
     def first(self) -> Any:
         """Headers as ingestion writes them."""
@@ -132,7 +88,8 @@ class Bench:
         create_topics(self.config, pipeline.topics)
         stages = list(pipeline.stages.values())
         with tempfile.TemporaryDirectory() as home:
-            worker = Worker(stages, self.config, model, Instances(Path(home)), at_once)
+            caller = Caller(model) if model is not None else None
+            worker = Worker(stages, self.config, caller, Instances(Path(home)), at_once)
             began = time.monotonic()
             worker.start()
             while worker.loops[0].committed < count and worker.running:
@@ -268,8 +225,9 @@ def slow_calls(config: dict[str, Any], rounds: int) -> tuple[list[float], list[f
     model = SlowModel(MEAN)
     decode = codec_for(Document).decode
 
-    async def call(value: bytes) -> bytes:
-        completion = await model.complete(Request(_prompt(decode(value).id), "Answer", {}, 10))
+    async def call(message: Message) -> bytes:
+        document = decode(message.value())
+        completion = await model.complete(Request(_prompt(document.id), "Answer", {}, 10))
         return completion.text.encode()
 
     bench = Bench(config, "slow")

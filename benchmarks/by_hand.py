@@ -67,7 +67,10 @@ def lineage(stage: bytes, message: Message) -> Headers:
     ]
 
 
-def pass_through(config: dict[str, Any], group: str, source: str, target: str, count: int) -> None:
+def pass_through(
+    config: dict[str, Any], group: str, source: str, target: str, count: int,
+    headers_of: Callable[[bytes, Message], Headers] = lineage,
+) -> None:  # fmt: skip
     """Copies ``count`` records, with their lineage, committing whenever there is something."""
     consumer, producer = clients(config, group)
     consumer.subscribe([source])
@@ -85,7 +88,7 @@ def pass_through(config: dict[str, Any], group: str, source: str, target: str, c
             assert topic is not None
             assert partition is not None
             assert offset is not None
-            headers = lineage(stage, message)
+            headers = headers_of(stage, message)
             producer.produce(target, message.value(), message.key(), partition, headers=headers)
             last[topic, partition] = offset
         _commit(consumer, producer, last)
@@ -95,7 +98,7 @@ def pass_through(config: dict[str, Any], group: str, source: str, target: str, c
 
 def slow_calls(
     config: dict[str, Any], group: str, source: str, target: str, count: int, at_once: int,
-    call: Callable[[bytes], Coroutine[Any, Any, bytes]],
+    call: Callable[[Message], Coroutine[Any, Any, bytes]],
 ) -> None:  # fmt: skip
     """Calls concurrently, commits in order whenever something is finished."""
     consumer, producer = clients(config, group)
@@ -104,15 +107,15 @@ def slow_calls(
     threading.Thread(target=loop.run_forever, daemon=True).start()
     free = asyncio.Semaphore(at_once)
 
-    async def limited(value: bytes) -> bytes:
+    async def limited(message: Message) -> bytes:
         async with free:
-            return await call(value)
+            return await call(message)
 
     queues: dict[int, deque[Any]] = {}
     done = begun = 0
     while done < count:
         while begun - done < 8 * at_once and (message := consumer.poll(0.002)) is not None:
-            future = asyncio.run_coroutine_threadsafe(limited(message.value() or b""), loop)
+            future = asyncio.run_coroutine_threadsafe(limited(message), loop)
             queues.setdefault(message.partition() or 0, deque()).append((message, future))
             begun += 1
         finished = [

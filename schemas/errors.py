@@ -11,7 +11,8 @@
     ├── OutcomeUnknown        the producer was replaced: read the committed offsets and go on from there
     ├── RetryLater            a service is away: wait and try again
     └── Stop                  leave; going on would do harm
-        └── Fenced            another instance with the same transactional id took over
+        ├── Fenced            another instance with the same transactional id took over
+        └── BudgetSpent       what may be spent is spent; the rest stays unread
 """
 
 
@@ -57,3 +58,7 @@ class Stop(PressroomError):
 
 class Fenced(Stop):
     """Another producer with the same transactional id took over; this one must not go on."""
+
+
+class BudgetSpent(Stop):
+    """The run's budget is spent: no new call is made, and what was not read stays unread."""

@@ -13,7 +13,7 @@ Headers follow CloudEvents' Kafka binding in binary mode (``ce_…``) and W3C Tr
     what the stage itself asked, and whom, if it did;
 ``ce_calls``
     every completion on the way here, a JSON array of
-    ``[id, stage, prompt, model, prompt tokens, completion tokens, attempts]``.
+    ``[id, stage, prompt, model, prompt tokens, completion tokens, attempts, reused]``.
 """
 
 import json
@@ -81,7 +81,10 @@ class Outgoing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One completion: who asked what of whom, and the tokens of all its attempts together."""
+    """One completion: who asked what of whom, and the tokens of all its attempts together.
+
+    ``reused`` of the attempts repeat an earlier completion; their tokens, paid for then, don't count.
+    """
 
     id: str
     stage: str
@@ -90,6 +93,7 @@ class Call:
     prompt_tokens: int
     completion_tokens: int
     attempts: int
+    reused: int = 0
 
 
 def _encode_calls(calls: Iterable[Call]) -> bytes:
@@ -109,8 +113,12 @@ def calls_in(headers: Headers) -> list[Call]:
 
 
 def _is_call(entry: object) -> bool:
-    kinds = (str, str, str, str, int, int, int)
-    return isinstance(entry, list) and tuple(map(type, entry)) == kinds
+    kinds = (str, str, str, str, int, int, int, int)
+    return (
+        isinstance(entry, list)
+        and len(entry) > 6
+        and tuple(map(type, entry)) == kinds[: len(entry)]
+    )
 
 
 def _trace_and_span(parent: bytes | None, ce_id: bytes) -> bytes:

@@ -188,9 +188,9 @@ class SourcePosition:
 
 @record(avsc="ledger_entry")
 class LedgerEntry:
-    """One line of a stage's ledger: a question that is about to be asked, or its answer."""
+    """One line of a stage's ledger: a question before it is asked, its answer, or an earlier answer."""
 
-    kind: Literal["intent", "result"]
+    kind: Literal["intent", "result", "reuse"]
     call_id: str
     inputs: str
     prompt: str

@@ -29,7 +29,8 @@ class StageAudit:
 
     ``inputs`` are committed; ``unread`` are in the topics and not committed yet. ``calls`` are the
     completions in the stage's ledger, each paid for; ``repaid`` are those of them that answer a question
-    which the same input had asked before; ``unanswered`` are questions that were begun and of which
+    which the same input had asked before; ``reused`` are questions that were answered by a completion
+    that another input had paid for; ``unanswered`` are questions that were begun and of which
     nobody knows whether they were paid for. Tokens and cost are of all calls; the cost is in US
     dollars, and None when a model's price is not known or the stage asks none.
     """
@@ -42,6 +43,7 @@ class StageAudit:
     duplicates: int = 0
     calls: int = 0
     repaid: int = 0
+    reused: int = 0
     unanswered: int = 0
     filtered: int = 0
     waiting: int = 0
@@ -84,6 +86,7 @@ class _Evidence:
         self._waiting: dict[tuple[int, bytes | None], list[Position]] = {}
         self._intents: set[tuple[str, str]] = set()
         self._answers: Counter[tuple[str, str]] = Counter()
+        self._reuses: set[tuple[str, str]] = set()
         self._costs: list[float | None] = []
 
     def see_input(self, received: Received) -> None:
@@ -122,6 +125,9 @@ class _Evidence:
         if entry.kind == "intent":
             self._intents.add(question)
             return
+        if entry.kind == "reuse":
+            self._reuses.add(question)
+            return
         self._answers[question] += 1
         self._costs.append(entry.cost_usd)
         self.report.prompt_tokens += entry.prompt_tokens
@@ -130,7 +136,8 @@ class _Evidence:
     def conclude(self) -> StageAudit:
         self.report.calls = self._answers.total()
         self.report.repaid = self.report.calls - len(self._answers)
-        self.report.unanswered = len(self._intents - self._answers.keys())
+        self.report.reused = len(self._reuses)
+        self.report.unanswered = len(self._intents - self._answers.keys() - self._reuses)
         if self._costs and None not in self._costs:
             self.report.cost_usd = sum(c for c in self._costs if c is not None)
         for position in (p for positions in self._waiting.values() for p in positions):

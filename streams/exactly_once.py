@@ -37,10 +37,11 @@ from consumers.reader import Partition, Reader, to_received
 from producers.transactional import RecordRefused, TransactionalProducer
 from schemas.errors import OutcomeUnknown, PressroomError, RetryLater, Stop, TransactionAborted
 from schemas.message import Outgoing
+from streams.calls import Begin
+from streams.completions import Completions
 from streams.ledger import Book, Ledger, Page, from_metadata, position, positions, to_metadata
 from streams.llm import Ask, Keep, Question
 from streams.model import Completion
-from streams.prices import Prices, load_prices
 from streams.processing import JoinState, Processor, Work
 from streams.runner import OwnThread, Runner
 
@@ -136,7 +137,7 @@ class ExactlyOnce:
         thread: OwnThread,
         concurrency: int | None = None,
         make_consumer: Callable[[dict[str, Any]], Consumer] = Consumer,
-        prices: Prices | None = None,
+        earlier: Completions | None = None,
     ) -> None:
         """
         Args:
@@ -146,7 +147,7 @@ class ExactlyOnce:
             thread: where the calls run.
             concurrency: calls at once; by default as the stage says.
             make_consumer: builds the client; tests build one that fails on purpose.
-            prices: what completions cost; by default as in Pressroom's own table.
+            earlier: the completions that may be taken again; None asks every question.
         """
         self.stage = processor.stage
         self._processor, self._producer, self._config = processor, producer, dict(config)
@@ -155,7 +156,7 @@ class ExactlyOnce:
         # a slow call holds back the finished ones behind it; more than this is not begun meanwhile
         self._most_waiting = WINDOW * at_once if self.stage.uses_llm else 3 * MAX_TRANSACTION
         self._make_consumer = make_consumer
-        self._prices = prices or load_prices()
+        self._earlier = earlier
         self._ledger: Ledger | None = None
         self._tasks: dict[int, Task] = {}
         self._partitions: set[Partition] = set()
@@ -186,8 +187,9 @@ class ExactlyOnce:
             Stop: going on would do harm; the message says what to do.
         """
         self._consumer = self._make_consumer(self._consumer_config())
-        if self.stage.uses_llm:
-            self._ledger = Ledger(self.stage, self._config, self._prices)
+        if self._processor.caller is not None:
+            prices = self._processor.caller.prices
+            self._ledger = Ledger(self.stage, self._config, prices, self._earlier)
         try:
             self._consumer.subscribe(
                 [t.name for t in self.stage.reads],
@@ -197,11 +199,12 @@ class ExactlyOnce:
             )
             # while the group forms; partitions are assigned by polling, so only after the fencing
             self._patiently(self._producer.open)
-            while not self._stopping.is_set():
+            while not self._stopping.is_set() and self._runner.failure is None:
                 self._poll()
                 self._commit()
                 self._check()
             self._finish_within(grace)
+            self._check_stage()
         finally:
             self._ender.shutdown()
             self._forget([TopicPartition(*p) for p in self._partitions])
@@ -295,11 +298,14 @@ class ExactlyOnce:
         A process that was stopped for longer than its session would pay for what others have paid.
         """
 
-        async def ask_when_present() -> Completion:
-            await self._presence()  # the pause may also come while the intent is written
-            return await ask()
+        async def ask_when_present(begin: Begin) -> Completion:
+            async def begin_when_present() -> None:
+                await self._presence()
+                await begin()
+                await self._presence()  # the pause may also come while the intent is written
 
-        await self._presence()
+            return await ask(begin_when_present)
+
         return await keep(question, ask_when_present)
 
     async def _presence(self) -> None:
@@ -437,11 +443,16 @@ class ExactlyOnce:
         try:
             for number in {tp.partition for tp in partitions} - self._tasks.keys():
                 self._patiently(partial(self._take, number))
-            self._partitions |= {(tp.topic, tp.partition) for tp in partitions}
+            self._own(self._partitions | {(tp.topic, tp.partition) for tp in partitions})
             # the client keeps what it paused paused, even what was away in between
             self._assigned, self._paused = True, None
         except PressroomError as error:
             self._failure = error
+
+    def _own(self, partitions: set[Partition]) -> None:
+        self._partitions = partitions
+        if self._processor.pace is not None:
+            self._processor.pace.share = len(partitions) / self._processor.partitions
 
     def _take(self, number: int) -> None:
         self._tasks[number] = Task(self._restored(number), self._opened(number))
@@ -460,9 +471,10 @@ class ExactlyOnce:
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         try:
-            revoked = self._tasks_of(partitions)
+            revoked = self._works_of(partitions)
+            self._runner.begin_no_more(w for w in revoked if w.outgoing is None)
             until = time.monotonic() + REVOKE_BUDGET
-            while time.monotonic() < until and _unfinished(revoked) and not self._runner.failure:
+            while time.monotonic() < until and self._runner.busy(revoked):
                 self._runner.wait(_BUSY_WAIT)
             self._commit_all()
         except PressroomError as error:
@@ -479,13 +491,13 @@ class ExactlyOnce:
         finally:
             self._forget(partitions)
 
-    def _tasks_of(self, partitions: Iterable[TopicPartition]) -> list[Task]:
+    def _works_of(self, partitions: Iterable[TopicPartition]) -> set[Work]:
         numbers = {tp.partition for tp in partitions}
-        return [self._tasks[n] for n in numbers if n in self._tasks]
+        return {work for n in numbers & self._tasks.keys() for work in self._tasks[n].queue}
 
     def _forget(self, partitions: Iterable[TopicPartition]) -> None:
         lost = {(tp.topic, tp.partition) for tp in partitions}
-        self._partitions -= lost
+        self._own(self._partitions - lost)
         self._at_end -= lost
         for number in {partition for _, partition in lost}:
             task = self._tasks.pop(number, None)
@@ -508,24 +520,25 @@ class ExactlyOnce:
     # --- leaving ------------------------------------------------------------------------------
 
     def _check(self) -> None:
-        failure = self._failure or self._runner.failure
+        if self._failure is not None:
+            raise self._failure
+
+    def _check_stage(self) -> None:
+        failure = self._runner.failure
         if isinstance(failure, PressroomError):
             raise failure
         if failure is not None:
             raise Stop(f"stage {self.stage.name} failed: {failure!r}") from failure
 
     def _finish_within(self, grace: float) -> None:
+        """Commits what is under way; what has not begun stays unread."""
+        self._runner.begin_no_more()
         until = time.monotonic() + grace
-        while self.in_work and time.monotonic() < until:
+        while (self._runner.busy() or self._finished()) and time.monotonic() < until:
             self._note_presence()
             self._commit_all()
             self._check()
-            if _unfinished(self._tasks.values()):
-                self._runner.wait(_BUSY_WAIT)
-
-
-def _unfinished(tasks: Iterable[Task]) -> bool:
-    return any(work.outgoing is None for task in tasks for work in task.queue)
+            self._runner.wait(_BUSY_WAIT)
 
 
 def _records(batch: list[tuple[Task, list[Work]]]) -> Iterator[Outgoing]:

@@ -2,7 +2,8 @@
 
 Before a call an *intent* is written, after it the *result*, keyed by the call id and to the ledger's
 partition that has the input's number. Both are written by an idempotent producer outside the
-transactions, and both are awaited: what is known to be written outlives any crash.
+transactions, and both are awaited: what is known to be written outlives any crash. A question that was
+asked before, by whatever input, is not asked again: a *reuse* is written that repeats the completion.
 
 With every committed offset goes, as its metadata, a position in the ledger: no entry of an input that
 is not committed yet stands before it. The next owner of the partition reads on from there, which is as
@@ -14,6 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, cast
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -24,6 +26,7 @@ from schemas.codec import codec_for
 from schemas.errors import RecordRejected, Stop
 from schemas.message import Lineage, Position, Received
 from schemas.records import LedgerEntry
+from streams.completions import Completions
 from streams.llm import Ask, Question
 from streams.model import Completion
 from streams.prices import Prices
@@ -51,6 +54,7 @@ class Book:
         end: int,
         prices: Prices,
         on_unknown: OnUnknown,
+        earlier: Completions | None = None,
     ) -> None:
         """
         Args:
@@ -60,20 +64,20 @@ class Book:
             end: the offset after the last of them.
             prices: what completions cost.
             on_unknown: see :data:`streams.stage.OnUnknown`.
+            earlier: the completions that may be taken again; None asks every question.
         """
         self.partition, self.end = partition, end
-        self.answered = 0
-        """Calls that were answered from the ledger."""
         self._write, self._prices, self._on_unknown = write, prices, on_unknown
+        self._earlier = earlier
         self._results: dict[str, LedgerEntry] = {}
         self._unknown: set[str] = set()
         self.taken_over: dict[str, int] = {}
         """For each input that a predecessor left uncommitted: where its entries begin."""
         for entry in entries:
-            if entry.kind == "result":
-                self._results[entry.call_id] = entry
-            else:
+            if entry.kind == "intent":
                 self._unknown.add(entry.call_id)
+            else:
+                self._results[entry.call_id] = entry
 
     async def complete(self, page: "Page", question: Question, ask: Ask) -> Completion:
         """The answer: the one in the ledger, or else a new one, which is put into the ledger.
@@ -83,29 +87,51 @@ class Book:
         """
         found = self._results.get(question.call_id)
         if found is not None:
-            self.answered += 1
-            return Completion(
-                found.text or "", found.model, found.prompt_tokens, found.completion_tokens
-            )
+            return _completion_of(found, reused=found.kind == "reuse")
+        if self._earlier is None:
+            return await self._ask(page, question, ask)
+        async with self._earlier.alone(question.call_id):
+            earlier = self._earlier.find(question.call_id)
+            if earlier is not None:
+                return await self._reuse(page, earlier)
+            return await self._ask(page, question, ask)
+
+    async def _ask(self, page: "Page", question: Question, ask: Ask) -> Completion:
         if question.call_id in self._unknown and self._on_unknown == "park":
             raise RecordRejected(
                 f"maybe paid: call {question.call_id} was begun and its answer is not known"
             )
-        page.begin(self.end)
-        await self._put(page, self._entry("intent", page, question, question.model))
-        began = time.monotonic()
-        completion = await ask()
+        began = 0.0
+
+        async def begin() -> None:
+            nonlocal began
+            await self._put(page, self._entry("intent", page, question, question.model))
+            began = time.monotonic()
+
+        completion = await ask(begin)
         entry = self._entry("result", page, question, completion.model)
         entry = _with_result(entry, completion, self._prices, time.monotonic() - began)
         await self._put(page, entry)
+        if self._earlier is not None:
+            self._earlier.add(entry)
         return completion
 
+    async def _reuse(self, page: "Page", earlier: LedgerEntry) -> Completion:
+        await self._put(page, replace(earlier, kind="reuse", inputs=page.inputs))
+        return _completion_of(earlier, reused=True)
+
     async def _put(self, page: "Page", entry: LedgerEntry) -> None:
+        page.begin(self.end)
         self.end = max(self.end, await self._write(entry, page, self.partition) + 1)
 
     def _entry(self, kind: Any, page: "Page", question: Question, model: str) -> LedgerEntry:
         now = time.time_ns() // 1_000_000
         return LedgerEntry(kind, question.call_id, page.inputs, question.prompt, model, now)
+
+
+def _completion_of(entry: LedgerEntry, *, reused: bool) -> Completion:
+    read, written = (0, 0) if reused else (entry.prompt_tokens, entry.completion_tokens)
+    return Completion(entry.text or "", entry.model, read, written, reused)
 
 
 def _with_result(
@@ -168,16 +194,23 @@ def from_metadata(found: Iterable[str | None]) -> int:
 class Ledger:
     """A stage's ledger: opens its books and writes into them."""
 
-    def __init__(self, stage: Stage, config: Mapping[str, Any], prices: Prices) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        config: Mapping[str, Any],
+        prices: Prices,
+        earlier: Completions | None = None,
+    ) -> None:
         """
         Args:
             stage: one that asks a model.
             config: librdkafka settings.
             prices: what completions cost.
+            earlier: the completions that may be taken again; None asks every question.
         """
         assert stage.ledger is not None
         self._stage, self._topic, self._config = stage, stage.ledger, dict(config)
-        self._prices = prices
+        self._prices, self._earlier = prices, earlier
         self._codec = codec_for(LedgerEntry)
         settings = PRODUCER_DEFAULTS | self._config
         del settings["transaction.timeout.ms"]
@@ -214,8 +247,10 @@ class Ledger:
             "%s: read %d entries of %s:%d from %d in %.2f s",
             self._stage.name, len(entries), *at, since, time.monotonic() - began,
         )  # fmt: skip
-        found = list(entries.values())
-        book = Book(partition, self._write, found, end, self._prices, self._stage.on_unknown)
+        book = Book(
+            partition, self._write, entries.values(), end,
+            self._prices, self._stage.on_unknown, self._earlier,
+        )  # fmt: skip
         for offset, entry in entries.items():
             if _is_open(entry.inputs, committed):
                 book.taken_over.setdefault(entry.inputs, offset)

@@ -16,7 +16,9 @@ from schemas.codec import codec_for
 from schemas.errors import RecordRejected, ReplyRejected
 from schemas.message import Call
 from schemas.record import JsonSchema, binding_of, json_schema
-from streams.model import Completion, Model, Request, patiently
+from streams.calls import Begin, Caller
+from streams.flow import Pace
+from streams.model import Completion, Request
 from streams.prompts import Prompt
 
 R = TypeVar("R")
@@ -25,7 +27,8 @@ REPLIES = 3
 """How many replies are asked for when they don't fit the schema."""
 
 
-Ask = Callable[[], Awaitable[Completion]]
+Ask = Callable[[Begin], Awaitable[Completion]]
+"""Gets an answer; awaits what it is given just before the first request is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,11 @@ Keep = Callable[[Question, Ask], Awaitable[Completion]]
 
 async def keep_nothing(_: Question, ask: Ask) -> Completion:
     """Asks every time."""
-    return await ask()
+    return await ask(_nothing)
+
+
+async def _nothing() -> None:
+    pass
 
 
 class Llm:
@@ -51,23 +58,27 @@ class Llm:
 
     def __init__(
         self,
-        model: Model,
+        caller: Caller,
         prompt: Callable[[str | None], Prompt],
         stage: str,
         keep: Keep = keep_nothing,
         *,
+        pace: Pace | None = None,
         park: bool = False,
+        seed: int = 0,
     ) -> None:
         """
         Args:
-            model: whom to ask.
+            caller: asks the model.
             prompt: gives the prompt of a name, or the stage's own for None.
             stage: ``pipeline/stage``.
             keep: where completions are kept.
+            pace: how fast its group may ask.
             park: never ask again what may have been paid for.
+            seed: of the first reply; questions with another one are other questions.
         """
-        self._model, self._prompt, self._stage = model, prompt, stage
-        self._keep, self._park = keep, park
+        self._caller, self._prompt, self._stage = caller, prompt, stage
+        self._keep, self._pace, self._park, self._seed = keep, pace, park, seed
         self.calls: list[Call] = []
 
     async def __call__(
@@ -93,7 +104,7 @@ class Llm:
         number = len(self.calls)
         self.calls.append(Call("", self._stage, chosen.name, "", 0, 0, 0))
         problem = ""
-        for seed in range(REPLIES):
+        for seed in range(self._seed, self._seed + REPLIES):
             request = Request(rendered, reply.__name__, schema, longest(schema), seed)
             completion = await self._complete(number, request)
             self._count(number, completion)
@@ -105,13 +116,15 @@ class Llm:
 
     async def _complete(self, number: int, request: Request) -> Completion:
         call = self.calls[number]
-        asked = call_id(self._stage, call.prompt, self._model.name, request)
+        asked = call_id(self._stage, call.prompt, self._caller.name, request)
         if not call.id:
             self.calls[number] = replace(call, id=asked)
-        question = Question(asked, call.prompt, self._model.name)
-        return await self._keep(
-            question, lambda: patiently(lambda: self._model.complete(request), park=self._park)
-        )
+        question = Question(asked, call.prompt, self._caller.name)
+
+        async def ask(begin: Begin) -> Completion:
+            return await self._caller.complete(request, begin, self._pace, self._park)
+
+        return await self._keep(question, ask)
 
     def _count(self, number: int, completion: Completion) -> None:
         call = self.calls[number]
@@ -120,6 +133,7 @@ class Llm:
             call.prompt_tokens + completion.prompt_tokens,
             call.completion_tokens + completion.completion_tokens,
             call.attempts + 1,
+            call.reused + completion.reused,
         )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from schemas.codec import codec_for
 from schemas.message import Headers, Outgoing, Received, first_headers, record_id
 from schemas.records import DeadLetter
 from schemas.topics import Topic
+from streams.calls import Caller
 from streams.model import Completion, Model, Request
 from streams.pipeline import Pipeline
 from streams.processing import JoinState, Processor
@@ -72,7 +73,8 @@ class MemoryDriver:
         self._partitions = {t.name: t.partitions for t in pipeline.topics}
         self._logs: dict[tuple[str, int], list[Received]] = defaultdict(list)
         self._clock = 0
-        self._processors = [Processor(s, model) for s in pipeline.stages.values()]
+        caller = Caller(model) if model is not None else None
+        self._processors = [Processor(s, caller) for s in pipeline.stages.values()]
         self._next: dict[tuple[str, str, int], int] = defaultdict(int)
         self._states: dict[tuple[str, int], JoinState] = {}
 

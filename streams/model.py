@@ -5,9 +5,11 @@ what they concern: this request (dead letter), the moment (try again), or the co
 """
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable
+import math
+import time
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from schemas.errors import RecordRejected, RetryLater, Stop
@@ -18,10 +20,7 @@ if TYPE_CHECKING:
 
 JsonSchema = dict[str, Any]
 
-PATIENCE = 12
-"""Tries of one request while the endpoint is away; with their pauses about four minutes."""
-
-_LONGEST_PAUSE = 30.0
+_LONGEST_WAIT = 300.0
 _LATER = 1.0
 
 
@@ -44,6 +43,8 @@ class Completion:
     model: str
     prompt_tokens: int
     completion_tokens: int
+    reused: bool = False
+    """Whether it answered an earlier question and was kept, so that nothing was paid for it now."""
 
 
 class Model(Protocol):
@@ -58,20 +59,31 @@ class Model(Protocol):
         """The answer to one request.
 
         Raises:
-            RetryLater: the endpoint is overloaded, broken or away.
-            MaybePaid: the same, and it may have begun to answer.
+            Overloaded: there are too many requests.
+            Unreachable: there is no connection.
+            MaybePaid: there is no usable answer, and it may have begun to answer.
+            RetryLater: it is broken or away in another way.
             RecordRejected: the endpoint refuses this very request.
             Stop: the endpoint refuses every request (key, model name, address).
         """
         ...
 
 
-class RetryAfter(RetryLater):
-    """The endpoint said when to come again, in seconds."""
+class Overloaded(RetryLater):
+    """The endpoint takes no more at the moment."""
 
-    def __init__(self, message: str, seconds: float) -> None:
+    def __init__(self, message: str, seconds: float | None = None) -> None:
+        """
+        Args:
+            message: what it said.
+            seconds: when to come again, if it said so.
+        """
         super().__init__(message)
         self.seconds = seconds
+
+
+class Unreachable(RetryLater):
+    """No connection to the endpoint was ever open, so nothing was asked."""
 
 
 class MaybePaid(RetryLater):
@@ -103,13 +115,13 @@ class OpenAIModel:
         except openai.APIStatusError as error:
             raise self._sorted(error) from error
         except openai.APITimeoutError as error:
-            kind = RetryLater if _unsent(error) else MaybePaid
+            kind = Unreachable if _unsent(error) else MaybePaid
             raise kind(f"no answer within {self._timeout:g} s") from error
         except TimeoutError as error:
             raise MaybePaid(f"no whole answer within {self._timeout:g} s") from error
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
-            kind = RetryLater if _unsent(error) else MaybePaid
+            kind = Unreachable if _unsent(error) else MaybePaid
             raise kind(f"no connection to {self._base_url}: {cause}") from error
         except openai.OpenAIError as error:
             raise MaybePaid(f"no usable answer: {error}") from error
@@ -164,9 +176,11 @@ class OpenAIModel:
                 f"{self._base_url} has no such model or path ({said}); "
                 "check OPENAI_BASE_URL and PRESSROOM_MODEL"
             )
-        if status in (408, 409, 425, 429) or status >= 500:
-            after = _seconds(error.response.headers.get("retry-after"))
-            return RetryLater(said) if after is None else RetryAfter(said, after)
+        after = _seconds(error.response.headers)
+        if status == 429 or (status >= 500 and after is not None):
+            return Overloaded(said, after)
+        if status in (408, 409, 425) or status >= 500:
+            return RetryLater(said)
         return RecordRejected(f"the model endpoint refuses the request ({said})")
 
 
@@ -175,44 +189,19 @@ def _unsent(error: Exception) -> bool:
     return type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout", "PoolTimeout")
 
 
-def _seconds(header: str | None) -> float | None:
+def _seconds(headers: Any) -> float | None:
+    """When to come again: in milliseconds as some endpoints say it, in seconds, or as a date."""
+    precise, said = headers.get("retry-after-ms"), headers.get("retry-after")
     try:
-        return None if header is None else min(max(float(header), 0.0), 300.0)
+        seconds = float(precise) / 1000 if precise else float(said)
+    except (TypeError, ValueError):
+        seconds = _seconds_to(said)
+    return None if math.isnan(seconds) else min(max(seconds, 0.0), _LONGEST_WAIT)
+
+
+def _seconds_to(date: str | None) -> float:
+    try:
+        at = parsedate_to_datetime(date or "")
     except ValueError:
-        return None
-
-
-async def patiently(
-    ask: Callable[[], Awaitable[Completion]],
-    tries: int = PATIENCE,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    park: bool = False,
-) -> Completion:
-    """Asks until the endpoint answers: capped retries, longer and longer pauses, with jitter.
-
-    Args:
-        ask: makes one request.
-        tries: the most requests.
-        sleep: waits so many seconds.
-        park: never ask again what may have been paid for.
-
-    Raises:
-        RecordRejected: no answer in all those tries, or one that is lost and may have been paid.
-        Stop: as :meth:`Model.complete`.
-    """
-    for attempt in range(1, tries + 1):
-        try:
-            return await ask()
-        except RetryLater as error:
-            if park and isinstance(error, MaybePaid):
-                raise RecordRejected(f"maybe paid: {error}") from error
-            if attempt == tries:
-                raise RecordRejected(f"gave up after {tries} tries: {error}") from error
-            await sleep(_pause(attempt, error))
-    raise AssertionError("tries must be at least 1")
-
-
-def _pause(attempt: int, error: RetryLater) -> float:
-    jitter = 0.8 + 0.4 * random.random()
-    backoff = min(0.5 * 2.0 ** (attempt - 1), _LONGEST_PAUSE) * jitter
-    return max(backoff, error.seconds) if isinstance(error, RetryAfter) else backoff
+        return math.nan
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - time.time()

@@ -44,6 +44,7 @@ class Pipeline:
         prompt: str | None = None,
         concurrency: int = DEFAULT_CONCURRENCY,
         on_unknown: OnUnknown = "retry",
+        sample: bool = False,
     ) -> Callable[[F], F]:
         """Declares a stage. Its name is the function's.
 
@@ -59,13 +60,17 @@ class Pipeline:
             concurrency: how many records a worker works on at once.
             on_unknown: what to do, after a crash or a broken connection, with a call whose answer
                 nobody has: ``retry`` may pay twice, ``park`` makes a dead letter ("maybe paid").
+            sample: every input gets a completion of its own, with a seed of its own; else a question
+                that was asked before, by whatever input, is answered from the ledgers.
 
         Raises:
             UsageError: the function's types don't fit the topics, or the name is taken.
         """
 
         def add(function: F) -> F:
-            stage = declare(self.name, function, reads, writes, prompt, concurrency, on_unknown)
+            stage = declare(
+                self.name, function, reads, writes, prompt, concurrency, on_unknown, sample
+            )
             if stage.name in self.stages:
                 raise UsageError(f"pipeline {self.name} has two stages named {stage.name}")
             self.stages[stage.name] = stage

@@ -9,11 +9,11 @@ from typing import Any
 
 from schemas.codec import codec_for
 from schemas.errors import RecordRejected, Stop, UsageError
-from schemas.message import Call, Lineage, Outgoing, Received, origin_of
+from schemas.message import Call, Lineage, Outgoing, Received, origin_of, record_id
 from schemas.records import DeadLetter, Filtered, Header, Original
 from schemas.topics import Bound, dead_letters_of, filtered_of
+from streams.calls import Caller
 from streams.llm import Keep, Llm, keep_nothing
-from streams.model import Model
 from streams.stage import AnyTopic, Stage
 
 _KEPT_OF_REFUSED = 64 * 1024
@@ -139,20 +139,23 @@ class Processor:
     """Runs one stage's function on records, bytes in and bytes out."""
 
     def __init__(
-        self, stage: Stage, model: Model | None, partitions: Mapping[str, int] | None = None
+        self, stage: Stage, caller: Caller | None, partitions: Mapping[str, int] | None = None
     ) -> None:
         """
         Args:
             stage: what to run.
-            model: whom its Llm asks; None for a stage without one.
+            caller: asks the model for its Llm; None for a stage without one.
             partitions: how many partitions each topic really has; by default as declared.
 
         Raises:
             UsageError: the stage needs a model and there is none, or its prompt is missing.
         """
         self.stage = stage
-        self._model = model
-        if stage.uses_llm and model is None:
+        self.caller = caller if stage.uses_llm else None
+        """Asks the model; None for a stage that asks none."""
+        self.pace = caller.limits.group_pace() if caller is not None else None
+        """How fast its group may ask."""
+        if stage.uses_llm and caller is None:
             raise UsageError(f"stage {stage.name} needs a model")
         if stage.prompt is not None:
             stage.load_prompt()
@@ -160,6 +163,8 @@ class Processor:
         self._codecs = {t.name: codec_for(t.record) for t in stage.reads}
         counts = {t.name: t.partitions for t in (*stage.reads, *stage.writes)}
         counts |= dict(partitions or {})
+        self.partitions = sum(counts[t.name] for t in stage.reads)
+        """How many partitions it reads, together with the others of its group."""
         self._routes = {t.name: _Route(t, stage, counts) for t in stage.writes}
         self._route_of = {t.record: self._routes[t.name] for t in reversed(stage.writes)}
         self._dead_letters = dead_letters_of(stage.pipeline)
@@ -215,9 +220,13 @@ class Processor:
             self._rejected(work, error, llm)
 
     def _llm(self, work: Work) -> Llm:
-        assert self._model is not None
-        stage, park = self.stage, self.stage.on_unknown == "park"
-        return Llm(self._model, stage.load_prompt, stage.full_name, work.keep, park=park)
+        assert self.caller is not None
+        stage = self.stage
+        return Llm(
+            self.caller, stage.load_prompt, stage.full_name, work.keep,
+            pace=self.pace, park=stage.on_unknown == "park",
+            seed=_sample_of(work) if stage.sample else 0,
+        )  # fmt: skip
 
     # --- out ----------------------------------------------------------------------------------
 
@@ -301,6 +310,11 @@ class Processor:
         lineage = Lineage(self.stage.full_name, work.inputs or (work.cause,))
         headers = lineage.headers(self._dead_letters.ce_type, 0, 1, calls)
         return Outgoing(self._dead_letters.name, work.cause.key, value, headers)
+
+
+def _sample_of(work: Work) -> int:
+    """A seed that no other input has, and this one always."""
+    return int(record_id(*(str(i.position) for i in work.inputs))[:7], 16)
 
 
 def _message_of(error: Exception) -> str:

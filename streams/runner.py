@@ -8,7 +8,7 @@ their event loop is stepped by the owner's own thread, since two busy threads wo
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 from streams.processing import Processor, Work
@@ -134,6 +134,7 @@ class Runner:
         self._queued = asyncio.Event()
         self._running: dict[Work, asyncio.Task[Any]] = {}
         self._servers: list[asyncio.Task[None]] = []
+        self._leaving = False
         self.failure: Exception | None = None
         """What ended the service: an error that concerns every record."""
         self._place.call(self._open, concurrency)
@@ -146,6 +147,25 @@ class Runner:
     def wait(self, seconds: float) -> None:
         """Returns when something was finished since the last wait, or after so many seconds."""
         self._place.wait(seconds)
+
+    def busy(self, works: Collection[Work] | None = None) -> bool:
+        """Whether calls are under way, or other steps of a stage; waiting for one's turn is not.
+
+        Args:
+            works: only those count; by default all.
+        """
+        waiting = self._processor.caller.waiting if self._processor.caller is not None else ()
+        running = list(self._running.items())
+        return any(task not in waiting for work, task in running if works is None or work in works)
+
+    def begin_no_more(self, works: Iterable[Work] | None = None) -> None:
+        """Leaves alone what was submitted and not begun: those works, or all."""
+        if works is None:
+            self._leaving = True
+            return
+        running = set(self._running)
+        for work in works:
+            work.dropped = work not in running
 
     def drop(self, works: Iterable[Work]) -> None:
         """Forgets works: those not begun won't be, those begun are cancelled."""
@@ -191,6 +211,8 @@ class Runner:
             while not self._queue:
                 self._queued.clear()
                 await self._queued.wait()
+            if self._leaving:
+                return
             work = self._queue.popleft()
             if work.dropped:
                 continue
@@ -202,7 +224,7 @@ class Runner:
                     raise
                 task.uncancel()
             except Exception as error:
-                self.failure = error
+                self.failure, self._leaving = self.failure or error, True
             finally:
                 del self._running[work]
             self._place.notify()

@@ -2,19 +2,26 @@
 
 import logging
 import os
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_path, user_data_path
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.errors import UsageError
+from streams.calls import NO_LIMITS, Caller, Limits
+from streams.completions import Completions
 from streams.local import Status, status
 from streams.model import Model, OpenAIModel
+from streams.prices import load_prices
 
 EMBEDDED_MODEL = "SmolLM2-135M-Instruct"
+
+_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 class Settings(BaseSettings):
@@ -54,8 +61,19 @@ class Settings(BaseSettings):
     prices: Path | None = None
     """A file of model prices, of the form of ``streams/prices.toml``."""
 
+    reuse: str = "on"
+    """Whether a question that was asked before is answered from the ledgers: ``on``, ``off``, or an age
+    up to which (``90s``, ``12h``, ``7d``)."""
+
     properties: Path | None = None
     """A file of librdkafka settings, ``name=value`` lines."""
+
+    @field_validator("reuse")
+    @classmethod
+    def _check_reuse(cls, value: str) -> str:
+        if value not in ("on", "off") and _AGE.fullmatch(value) is None:
+            raise ValueError("say on, off, or an age like 90s, 30m, 12h or 7d")
+        return value
 
     @cached_property
     def embedded(self) -> Status:
@@ -96,6 +114,22 @@ class Settings(BaseSettings):
         except (KafkaException, TypeError, ValueError) as error:
             said = error.args[0].str() if isinstance(error, KafkaException) else error
             raise UsageError(f"{self.properties}: {said}") from None
+
+    def completions(self, config: dict[str, Any]) -> Completions | None:
+        """The completions that may be taken again; None when none may be."""
+        if self.reuse == "off":
+            return None
+        age = _AGE.fullmatch(self.reuse)
+        longest = float(age[1]) * _SECONDS[age[2]] if age is not None else None
+        return Completions(config, self.home / "completions", longest)
+
+    def caller(self, limits: Limits = NO_LIMITS) -> Caller:
+        """Asks the model, within limits.
+
+        Raises:
+            UsageError: the embedded model is wanted and does not run, or its price is not known.
+        """
+        return Caller(self.open_model(), limits, load_prices(self.prices))
 
     def open_model(self) -> Model:
         """The model client.

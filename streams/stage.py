@@ -68,6 +68,7 @@ class Stage:
     uses_llm: bool
     prompt_folder: Path
     on_unknown: OnUnknown = "retry"
+    sample: bool = False
     state: AnyTopic | None = field(init=False)
     ledger: AnyTopic | None = field(init=False)
 
@@ -108,6 +109,7 @@ def declare(
     prompt: str | None,
     concurrency: int,
     on_unknown: OnUnknown = "retry",
+    sample: bool = False,
 ) -> Stage:
     """Makes a stage of a function after checking its types against the topics.
 
@@ -125,14 +127,16 @@ def declare(
             raise UsageError("concurrency must be at least 1")
         if on_unknown not in ("retry", "park"):
             raise UsageError(f"on_unknown is 'retry' or 'park', not {on_unknown!r}")
-        if prompt and not uses_llm:
-            raise UsageError("has a prompt but no parameter of type Llm")
+        if not isinstance(sample, bool):
+            raise UsageError(f"sample is True or False, not {sample!r}")
+        if (prompt or sample) and not uses_llm:
+            raise UsageError("has a prompt or samples, but no parameter of type Llm")
     except UsageError as error:
         raise UsageError(f"stage {name}: {error}") from None
     folder = Path(inspect.getfile(function)).parent / "prompts"
     return Stage(
         pipeline, name, function, topics, written, joins_on, prompt, concurrency, uses_llm, folder,
-        on_unknown,
+        on_unknown, sample,
     )  # fmt: skip
 
 

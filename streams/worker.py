@@ -10,10 +10,10 @@ from typing import Any
 from producers.transactional import TransactionalProducer
 from schemas.errors import PressroomError, Stop
 from streams.admin import check_topics
+from streams.calls import Caller
+from streams.completions import Completions
 from streams.exactly_once import ExactlyOnce
 from streams.instance import Instances
-from streams.model import Model
-from streams.prices import Prices
 from streams.processing import Processor
 from streams.runner import OwnThread
 from streams.stage import Stage
@@ -31,37 +31,43 @@ class Worker:
         self,
         stages: Sequence[Stage],
         config: Mapping[str, Any],
-        model: Model | None,
+        caller: Caller | None,
         instances: Instances,
         concurrency: int | None = None,
-        prices: Prices | None = None,
+        earlier: Completions | None = None,
     ) -> None:
         """
         Args:
             stages: what to run.
             config: librdkafka settings.
-            model: for the stages that ask one.
+            caller: asks the model, for the stages that ask one.
             instances: gives the transactional ids.
             concurrency: calls at once of each stage; by default as each says.
-            prices: what completions cost; by default as in Pressroom's own table.
+            earlier: the completions that may be taken again; None asks every question.
 
         Raises:
             UsageError: a topic or prompt is missing, or joined topics don't fit.
         """
-        self._instances = instances
+        self._instances, self._earlier = instances, earlier
         self._thread = OwnThread()
         self.loops: list[ExactlyOnce] = []
         for stage in stages:
-            processor = Processor(stage, model, check_topics(config, stage))
+            processor = Processor(stage, caller, check_topics(config, stage))
             producer = TransactionalProducer(config, instances.transactional_id(stage))
             self.loops.append(
-                ExactlyOnce(processor, producer, config, self._thread, concurrency, prices=prices)
+                ExactlyOnce(processor, producer, config, self._thread, concurrency, earlier=earlier)
             )
         self._threads: list[threading.Thread] = []
         self.failure: PressroomError | None = None
 
     def start(self) -> None:
-        """Starts every stage's loop in a thread of its own."""
+        """Starts every stage's loop in a thread of its own.
+
+        Raises:
+            RetryLater: no broker answers.
+        """
+        if self._earlier is not None:
+            self._earlier.open()
         # records come and go by the thousand and hold no cycles: looking through all of them for
         # garbage every 700 objects took a third of a worker's time
         gc.set_threshold(200_000, 50, 1000)
@@ -126,4 +132,6 @@ class Worker:
         for thread in self._threads:
             thread.join()
         self._thread.close()
+        if self._earlier is not None:
+            self._earlier.close()
         self._instances.release()

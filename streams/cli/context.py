@@ -25,6 +25,24 @@ DEFAULT_APP = "streams.pipelines.newsroom:newsroom"
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document as the last line of output.")
 ]
+Reuse = Annotated[
+    str | None,
+    typer.Option(
+        "--reuse",
+        metavar="on|off|AGE",
+        help="Answer what was asked before from the ledgers: on, off, or up to an age like 12h or 7d.",
+    ),
+]
+BudgetUsd = Annotated[
+    float | None,
+    typer.Option("--budget-usd", min=0, metavar="USD", help="Leave when so much is spent."),
+]
+BudgetTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--budget-tokens", min=0, metavar="N", help="Leave when so many tokens are spent."
+    ),
+]
 
 
 @dataclass
@@ -39,12 +57,16 @@ class Options:
 options = Options()
 
 
-def settings() -> "Settings":
-    """The settings, from the environment and the command line."""
+def settings(**given: Any) -> "Settings":
+    """The settings, from the environment and the command line.
+
+    Args:
+        given: what a command's own options say; None says nothing.
+    """
     from streams.settings import load_settings
 
     _log_to_stderr()
-    return load_settings(properties=options.properties)
+    return load_settings(properties=options.properties, **given)
 
 
 def pipeline() -> "Pipeline":

@@ -7,13 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.context import Json, console, emit, settings
+from streams.cli.context import (
+    BudgetTokens,
+    BudgetUsd,
+    Json,
+    Reuse,
+    console,
+    emit,
+    settings,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from producers.ingest import Report
     from schemas.message import Call
+    from streams.calls import Limits
     from streams.settings import Settings
     from streams.worker import Worker
 
@@ -29,6 +38,9 @@ def demo(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder for the articles.")
     ] = None,
+    budget_usd: BudgetUsd = None,
+    budget_tokens: BudgetTokens = None,
+    reuse: Reuse = None,
     json: Json = False,
 ) -> None:
     """Turn documents into published articles, each exactly once, and prove it.
@@ -39,8 +51,10 @@ def demo(
     Example: pressroom demo --documents my-texts/ --limit 5
     """
     from streams import local
+    from streams.calls import Limits
 
-    current, screen = settings(), console()
+    current, screen = settings(reuse=reuse), console()
+    limits = Limits(budget_usd=budget_usd, budget_tokens=budget_tokens)
     began = time.monotonic()
     running_before = current.embedded
     try:
@@ -52,7 +66,7 @@ def demo(
                 model=current.uses_embedded_model,
                 console=screen,
             )
-        result, proven = _Demo(current, screen).run(documents or [_samples()], limit, out)
+        result, proven = _Demo(current, screen, limits).run(documents or [_samples()], limit, out)
     finally:
         if not running_before.running:
             local.down(current.home)
@@ -70,9 +84,10 @@ def _samples() -> str:
 class _Demo:
     """One run of the newsroom over some documents."""
 
-    def __init__(self, current: "Settings", screen: "Console") -> None:
+    def __init__(self, current: "Settings", screen: "Console", limits: "Limits") -> None:
         from streams.pipelines.newsroom import newsroom
 
+        self._limits = limits
         self._settings, self._screen, self._pipeline = current, screen, newsroom
         self._config = current.client_config()
 
@@ -116,13 +131,21 @@ class _Demo:
             self._screen.print("An earlier run has published all of them; nothing is left to do.")
             return outcomes
         stages = list(self._pipeline.stages.values())
-        worker = start_worker(self._settings, self._config, stages, None)
+        worker = start_worker(self._settings, self._config, stages, self._limits)
         try:
             self._watch(worker, outcomes)
         finally:
             worker.stop()
-            worker.wait()
+            self._await(worker)
         return outcomes
+
+    def _await(self, worker: "Worker") -> None:
+        from schemas.errors import BudgetSpent
+
+        try:
+            worker.wait()
+        except BudgetSpent as error:
+            self._screen.print(f"Stopped: {error}. The rest stays unread; a run with more goes on.")
 
     def _watch(self, worker: "Worker", outcomes: "_Outcomes") -> None:
         from rich.live import Live
@@ -143,7 +166,8 @@ class _Demo:
             f"{result['documents']} documents: {result['published']} published, "
             f"{result['dead']} in dead letters, {result['missing']} missing, "
             f"{result['duplicates']} doubled.\n"
-            f"Spent: {result['model_calls']} model calls, {result['tokens']:,} tokens."
+            f"Spent: {result['model_calls']} model calls, {result['tokens']:,} tokens"
+            + (f"; {result['reused']} answers from earlier calls." if result["reused"] else ".")
         )
         self._screen.print(f"The articles are in {folder}", soft_wrap=True)
         if result["dead"]:
@@ -171,7 +195,7 @@ class _Outcomes:
         self._reader = Reader(config, [(t, p) for t, n in counts.items() for p in range(n)])
         self.published: dict[str, int] = {}
         self.dead: set[str] = set()
-        self.calls: dict[str, Call] = {}
+        self._calls: dict[tuple[str, str], Call] = {}
         self._take(self._reader.committed())
 
     def complete(self) -> bool:
@@ -187,10 +211,6 @@ class _Outcomes:
     def total(self) -> int:
         return len(self._wanted)
 
-    @property
-    def tokens(self) -> int:
-        return sum(c.prompt_tokens + c.completion_tokens for c in self.calls.values())
-
     def _take(self, records: Any) -> None:
         from schemas.message import calls_in
 
@@ -202,20 +222,22 @@ class _Outcomes:
                 self.published[key] = self.published.get(key, 0) + 1
             else:
                 self.dead.add(key)
-            self.calls |= {call.id: call for call in calls_in(received.headers)}
+            self._calls |= {(key, call.id): call for call in calls_in(received.headers)}
 
     def result(self, report: "Report") -> dict[str, Any]:
         """The counts that ``--json`` prints."""
         self.complete()
         dead = (self.dead - self.published.keys()) | set(report.dead_ids)
+        calls = self._calls.values()
         return {
             "documents": len(self._wanted) + len(report.dead_ids),
             "published": len(self.published),
             "dead": len(dead),
             "duplicates": sum(n - 1 for n in self.published.values()),
             "missing": len(self._wanted - self.published.keys() - self.dead),
-            "model_calls": sum(c.attempts for c in self.calls.values()),
-            "tokens": self.tokens,
+            "model_calls": sum(c.attempts - c.reused for c in calls),
+            "reused": sum(c.reused for c in calls),
+            "tokens": sum(c.prompt_tokens + c.completion_tokens for c in calls),
         }
 
 

@@ -149,8 +149,7 @@ _SOMETIMES = ("dead", "filtered", "waiting", "unread")
 def print_audit(report: "Audit") -> None:
     """Shows an audit as a table, with what is wrong below it; columns of zeros are left out."""
     shown = [n for n in _COUNTS if n not in _SOMETIMES or any(getattr(s, n) for s in report.stages)]
-    if any(s.repaid for s in report.stages):
-        shown.append("repaid")
+    shown += [n for n in ("reused", "repaid") if any(getattr(s, n) for s in report.stages)]
     costs = any(s.calls and s.cost_usd != 0 for s in report.stages)
     table = _table("Stage", *shown, "calls", "tokens", *(["US$"] if costs else []))
     for column in table.columns:

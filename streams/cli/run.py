@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.context import Json, console, emit, pipeline, settings
+from streams.cli.context import (
+    BudgetTokens,
+    BudgetUsd,
+    Json,
+    Reuse,
+    console,
+    emit,
+    pipeline,
+    settings,
+)
 
 if TYPE_CHECKING:
     from producers.ingest import Progress, Report
+    from streams.calls import Limits
     from streams.pipeline import Pipeline
     from streams.settings import Settings
     from streams.worker import Worker
@@ -154,21 +164,41 @@ def worker(
         float | None,
         typer.Option(min=0, metavar="SECONDS", help="Leave after so long without work."),
     ] = None,
+    rpm: Annotated[
+        int | None, typer.Option("--rpm", min=1, help="Requests a minute, of this worker.")
+    ] = None,
+    tpm: Annotated[
+        int | None, typer.Option("--tpm", min=1, help="Tokens a minute, of this worker.")
+    ] = None,
+    group_rpm: Annotated[
+        int | None,
+        typer.Option("--group-rpm", min=1, help="Requests a minute, of all workers of a stage."),
+    ] = None,
+    group_tpm: Annotated[
+        int | None,
+        typer.Option("--group-tpm", min=1, help="Tokens a minute, of all workers of a stage."),
+    ] = None,
+    budget_usd: BudgetUsd = None,
+    budget_tokens: BudgetTokens = None,
+    reuse: Reuse = None,
     json: Json = False,
 ) -> None:
     """Run stages until told to stop (Ctrl-C or SIGTERM): what is finished is committed first.
 
-    Start as many workers as you like, anywhere; Kafka shares the partitions out.
+    Start as many workers as you like, anywhere; Kafka shares the partitions out. With a budget the
+    worker leaves with status 1 when it is spent; what was not read stays unread.
 
     Example: pressroom worker classify annotate --until-idle 10
     """
     from streams.admin import create_topics
+    from streams.calls import Limits
 
-    chosen, current = pipeline(), settings()
+    chosen, current = pipeline(), settings(reuse=reuse)
     config = current.client_config()
+    limits = Limits(rpm, tpm, group_rpm, group_tpm, budget_usd, budget_tokens)
     stages = list(chosen.stages.values()) if names == ["all"] else chosen.select(names)
     create_topics(config, chosen.topics)
-    running = start_worker(current, config, stages, concurrency)
+    running = start_worker(current, config, stages, limits, concurrency)
     _stop_on_signals(running.stop)
     try:
         with console().status("") as line:
@@ -181,17 +211,25 @@ def worker(
 
 
 def start_worker(
-    current: "Settings", config: dict[str, Any], stages: list[Any], concurrency: int | None
+    current: "Settings",
+    config: dict[str, Any],
+    stages: list[Any],
+    limits: "Limits",
+    concurrency: int | None = None,
 ) -> "Worker":
     """Makes and starts a worker of this process."""
     from streams.instance import Instances
-    from streams.prices import load_prices
     from streams.worker import Worker
 
-    model = current.open_model() if any(s.uses_llm for s in stages) else None
-    instances = Instances(current.home, current.instance)
-    prices = load_prices(current.prices)
-    made = Worker(stages, config, model, instances, concurrency, prices)
+    asks = any(s.uses_llm for s in stages)
+    made = Worker(
+        stages,
+        config,
+        current.caller(limits) if asks else None,
+        Instances(current.home, current.instance),
+        concurrency,
+        current.completions(config) if asks else None,
+    )
     made.start()
     return made
 

@@ -313,6 +313,8 @@ def bench(
         "FAULT_PIPELINE": os.environ["FAULT_PIPELINE"],
         "PRESSROOM_BOOTSTRAP_SERVERS": worker_servers,
         "OPENAI_BASE_URL": model.url,
+        # or the answers to other tests' questions, which are the same, would be taken
+        "PRESSROOM_MODEL": unique("model"),
     }
     workers = Workers(environment, "tests.faults.pipeline:pipeline", tmp_path / "home")
     topics = [module.answers, module.shouts, module.pairs]

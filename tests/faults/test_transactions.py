@@ -18,6 +18,7 @@ from schemas.records import DeadLetter
 from schemas.topics import Topic
 from streams import Llm, Pipeline, ScriptedModel, record
 from streams.admin import create_topics
+from streams.calls import Caller
 from streams.exactly_once import ExactlyOnce
 from streams.model import Request
 from streams.processing import Processor
@@ -108,7 +109,9 @@ class Case:
         """Runs the loop until it is idle; raises what stopped it."""
         (stage,) = self.pipeline.stages.values()
         producer = TransactionalProducer(self.config, unique("loop"), make)
-        loop = ExactlyOnce(Processor(stage, self.model), producer, self.config, self.thread, 4)
+        loop = ExactlyOnce(
+            Processor(stage, Caller(self.model)), producer, self.config, self.thread, 4
+        )
         failure: list[PressroomError] = []
 
         def work() -> None:

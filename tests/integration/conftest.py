@@ -103,7 +103,12 @@ def model() -> Iterator[ModelServer]:
 
 @pytest.fixture
 def cli(bootstrap_servers: str, model: ModelServer, tmp_path: Path) -> Iterator[Cli]:
-    environment = {"PRESSROOM_BOOTSTRAP_SERVERS": bootstrap_servers, "OPENAI_BASE_URL": model.url}
+    environment = {
+        "PRESSROOM_BOOTSTRAP_SERVERS": bootstrap_servers,
+        "OPENAI_BASE_URL": model.url,
+        # or the answers to other tests' questions, which are the same, would be taken
+        "PRESSROOM_MODEL": unique("model"),
+    }
     made = Cli(tmp_path, environment)
     yield made
     made.close()

@@ -20,6 +20,7 @@ from producers.sources import discover
 from schemas import topics
 from streams import ScriptedModel
 from streams.admin import create_topics
+from streams.calls import Caller
 from streams.instance import Instances
 from streams.memory import Answer
 from streams.model import Request
@@ -143,7 +144,7 @@ def _publish(config: dict[str, Any], folder: Path) -> None:
         lambda names: read_settled(config, names),
     ).run(discover([str(folder)]))  # fmt: skip
     stages = list(newsroom.stages.values())
-    worker = Worker(stages, config, ScriptedModel(answer), Instances(folder / ".home"))
+    worker = Worker(stages, config, Caller(ScriptedModel(answer)), Instances(folder / ".home"))
     worker.start()
     worker.wait(until_idle=1)
 

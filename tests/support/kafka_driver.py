@@ -11,6 +11,7 @@ from schemas.records import DeadLetter
 from schemas.topics import Topic
 from streams import Pipeline
 from streams.admin import create_topics
+from streams.calls import Caller
 from streams.instance import Instances
 from streams.model import Model
 from streams.worker import Worker
@@ -46,7 +47,8 @@ class KafkaDriver:
 
     def run(self) -> None:
         stages = list(self._pipeline.stages.values())
-        worker = Worker(stages, self._config, self._model, Instances(self._home))
+        caller = Caller(self._model) if self._model is not None else None
+        worker = Worker(stages, self._config, caller, Instances(self._home))
         worker.start()
         worker.wait(until_idle=0.7)
 

@@ -7,6 +7,7 @@ import pytest
 from schemas.errors import RecordRejected
 from schemas.message import Received
 from schemas.records import LedgerEntry
+from streams.calls import Begin
 from streams.ledger import Book, Page, from_metadata, position, to_metadata
 from streams.llm import Question
 from streams.model import Completion
@@ -43,8 +44,9 @@ def complete(book: Book, on: Page, *, model: str = "small") -> tuple[Completion,
     """The answer, and how often the model was asked."""
     asked = 0
 
-    async def ask() -> Completion:
+    async def ask(begin: Begin) -> Completion:
         nonlocal asked
+        await begin()
         asked += 1
         return Completion("text", model, 1000, 100)
 
@@ -59,7 +61,8 @@ def test_the_intent_comes_before_the_call_and_the_result_after_it() -> None:
     paper = Paper()
     seen_at_call: list[str] = []
 
-    async def ask() -> Completion:
+    async def ask(begin: Begin) -> Completion:
+        await begin()
         seen_at_call.extend(e.kind for e in paper.entries)
         return Completion("text", "small", 1000, 100)
 
@@ -99,7 +102,8 @@ def test_what_is_unknown_is_asked_again_or_parked() -> None:
 def test_a_call_that_fails_leaves_its_intent() -> None:
     paper = Paper()
 
-    async def refused() -> Completion:
+    async def refused(begin: Begin) -> Completion:
+        await begin()
         raise RecordRejected("no")
 
     with pytest.raises(RecordRejected):

@@ -20,6 +20,7 @@ from schemas.record import (
     record,
 )
 from schemas.records import Headline
+from streams.calls import Caller
 from streams.llm import REPLIES, Llm, longest, parse_reply
 from streams.memory import Answer, ScriptedModel
 from streams.prompts import Prompt
@@ -289,7 +290,7 @@ def prompts(name: str | None) -> Prompt:
 
 
 def llm_of(model: ScriptedModel) -> Llm:
-    return Llm(model, prompts, "news/say")
+    return Llm(Caller(model), prompts, "news/say")
 
 
 class Replies:

@@ -218,7 +218,7 @@ def test_the_branches_of_a_diamond_count_each_completion_once() -> None:
 
 def test_completions_are_plain_json() -> None:
     calls = json.loads(value(write([entered()], own=[C]), "ce_calls"))
-    assert calls == [["c.0", "news/draft", "draft@2", "large", 40, 8, 2]]
+    assert calls == [["c.0", "news/draft", "draft@2", "large", 40, 8, 2, 0]]
 
 
 # --- what foreign producers send -------------------------------------------------------------

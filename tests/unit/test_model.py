@@ -7,13 +7,15 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from schemas.errors import RecordRejected, RetryLater, Stop
-from streams.model import PATIENCE, Completion, OpenAIModel, Request, RetryAfter, patiently
+from streams.model import Completion, OpenAIModel, Overloaded, Request
 from streams.prompts import Rendered
 
 REQUEST = Request(
@@ -29,7 +31,6 @@ ANSWER: dict[str, Any] = {
     ],
     "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
 }
-DONE = Completion("hi", "m", 1, 1)
 
 Behaviour = Callable[[BaseHTTPRequestHandler], None]
 
@@ -165,7 +166,7 @@ def test_an_overloaded_or_broken_endpoint_means_retry_later(fake: Fake, status: 
     fake.behave = say(status, {"error": {"message": "busy"}})
     with pytest.raises(RetryLater, match=f"{status}: .*busy") as caught:
         fake.complete()
-    assert not isinstance(caught.value, RetryAfter)
+    assert isinstance(caught.value, Overloaded) == (status == 429)
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -176,17 +177,29 @@ def test_retry_after_is_taken_up_within_reason(
     fake: Fake, status: int, header: str, seconds: float
 ) -> None:
     fake.behave = say(status, {"error": {"message": "busy"}}, retry_after=header)
-    with pytest.raises(RetryAfter) as caught:
+    with pytest.raises(Overloaded) as caught:
         fake.complete()
     assert caught.value.seconds == seconds
 
 
-@pytest.mark.parametrize("header", ["soon", "", "Fri, 31 Dec 1999 23:59:59 GMT"])
-def test_a_retry_after_that_is_no_number_is_ignored(fake: Fake, header: str) -> None:
-    fake.behave = say(429, {"error": {"message": "busy"}}, retry_after=header)
-    with pytest.raises(RetryLater) as caught:
+def test_retry_after_may_be_a_date_or_in_milliseconds(fake: Fake) -> None:
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
+    fake.behave = say(429, {}, retry_after=date)
+    with pytest.raises(Overloaded) as caught:
         fake.complete()
-    assert not isinstance(caught.value, RetryAfter)
+    assert 90 < (caught.value.seconds or 0) <= 100
+    fake.behave = say(429, {}, retry_after="2", retry_after_ms="1500")
+    with pytest.raises(Overloaded) as caught:
+        fake.complete()
+    assert caught.value.seconds == 1.5
+
+
+@pytest.mark.parametrize("header", ["soon", "", "nan"])
+def test_a_retry_after_that_is_neither_number_nor_date_is_ignored(fake: Fake, header: str) -> None:
+    fake.behave = say(429, {"error": {"message": "busy"}}, retry_after=header)
+    with pytest.raises(Overloaded) as caught:
+        fake.complete()
+    assert caught.value.seconds is None
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
@@ -302,96 +315,3 @@ def test_one_request_goes_out_for_each_completion(fake: Fake, behave: Behaviour)
     with contextlib.suppress(RetryLater):
         fake.complete()
     assert len(fake.asked) == 1
-
-
-# --- patience --------------------------------------------------------------------------------
-
-
-class Pauses:
-    """Notes the pauses instead of taking them."""
-
-    def __init__(self) -> None:
-        self.taken: list[float] = []
-
-    async def __call__(self, seconds: float) -> None:
-        self.taken.append(seconds)
-
-
-class Asked:
-    """Fails so often, then answers."""
-
-    def __init__(self, *failures: Exception) -> None:
-        self.failures = list(failures)
-        self.count = 0
-
-    async def __call__(self) -> Completion:
-        self.count += 1
-        if self.failures:
-            raise self.failures.pop(0)
-        return DONE
-
-
-def wait_for(ask: Asked, tries: int = PATIENCE) -> tuple[Completion, list[float]]:
-    pauses = Pauses()
-    return asyncio.run(patiently(ask, tries, pauses)), pauses.taken
-
-
-def test_an_answer_at_once_takes_no_pause() -> None:
-    assert wait_for(Asked()) == (DONE, [])
-
-
-def test_it_asks_until_there_is_an_answer() -> None:
-    ask = Asked(RetryLater("a"), RetryLater("b"))
-    completion, pauses = wait_for(ask)
-    assert (completion, ask.count, len(pauses)) == (DONE, 3, 2)
-
-
-def test_it_gives_up_after_so_many_tries_and_says_why() -> None:
-    ask, pauses = Asked(*(RetryLater(f"busy {n}") for n in range(99))), Pauses()
-    with pytest.raises(RecordRejected, match=r"^gave up after 12 tries: busy 11$"):
-        asyncio.run(patiently(ask, sleep=pauses))
-    assert ask.count == PATIENCE == 12
-    assert len(pauses.taken) == PATIENCE - 1
-
-
-def test_one_try_is_one_try() -> None:
-    ask = Asked(RetryLater("busy"))
-    with pytest.raises(RecordRejected, match="gave up after 1 tries: busy"):
-        wait_for(ask, tries=1)
-    assert ask.count == 1
-
-
-def test_pauses_grow_up_to_a_cap() -> None:
-    _, pauses = wait_for(Asked(*(RetryLater("busy") for _ in range(PATIENCE - 1))))
-    for number, pause in enumerate(pauses):
-        wanted = min(0.5 * 2**number, 30.0)
-        assert 0.8 * wanted <= pause <= 1.2 * wanted
-
-
-def test_pauses_differ_from_worker_to_worker() -> None:
-    assert len({wait_for(Asked(RetryLater("busy")))[1][0] for _ in range(20)}) > 1
-
-
-def test_retry_after_is_honoured() -> None:
-    _, pauses = wait_for(
-        Asked(RetryAfter("busy", 42.0), RetryAfter("busy", 0.0), RetryLater("busy"))
-    )
-    assert pauses[0] == 42.0
-    assert 0.8 <= pauses[1] <= 1.2
-    assert 1.6 <= pauses[2] <= 2.4
-
-
-@pytest.mark.parametrize("error", [RecordRejected("no"), Stop("no"), KeyError("no")])
-def test_other_errors_are_not_tried_again(error: Exception) -> None:
-    ask = Asked(error)
-    with pytest.raises(type(error)):
-        wait_for(ask)
-    assert ask.count == 1
-
-
-def test_patience_with_a_real_endpoint_asks_it_so_often(fake: Fake) -> None:
-    fake.behave = say(500, {})
-    model, pauses = OpenAIModel(fake.url, "key", "small"), Pauses()
-    with pytest.raises(RecordRejected, match="gave up after 4 tries"):
-        asyncio.run(patiently(lambda: model.complete(REQUEST), 4, pauses))
-    assert len(fake.asked) == 4

@@ -229,7 +229,7 @@ def test_no_concurrency() -> None:
 
 
 def test_a_prompt_without_a_model() -> None:
-    assert refusal(copy, prompt="copy@1") == "has a prompt but no parameter of type Llm"
+    assert refusal(copy, prompt="copy@1") == "has a prompt or samples, but no parameter of type Llm"
 
 
 def test_a_join_of_one_topic() -> None:

@@ -1,0 +1,208 @@
+"""Completions that were paid for once, whoever asked: a local copy of all ledgers, by call id.
+
+Every worker follows the ledgers of all pipelines on its Kafka into a SQLite file under
+``PRESSROOM_HOME``, which the workers of one home share and which remembers how far it got. A question
+whose answer is there is not asked again. The file can be deleted at any time; it is made anew from the
+topics.
+"""
+
+import asyncio
+import logging
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from consumers.reader import Partition, Reader
+from schemas.codec import codec_for
+from schemas.errors import RecordRejected, RetryLater, UsageError
+from schemas.message import Received
+from schemas.records import LedgerEntry
+
+log = logging.getLogger(__name__)
+
+_LEDGERS = ".ledger"
+_LOOK_AGAIN = 60.0
+_BATCH = 1000
+_PAUSE = 1.0
+_TIMEOUT = 30.0
+_TABLES = """
+create table if not exists completions (call_id text primary key, at integer, entry blob);
+create table if not exists read (topic text, partition integer, next integer,
+                                 primary key (topic, partition));
+"""
+_PUT = """
+insert into completions values (?, ?, ?) on conflict (call_id)
+do update set at = excluded.at, entry = excluded.entry where excluded.at >= at
+"""
+
+
+class Completions:
+    """Finds what was asked before. :meth:`open` and :meth:`close` are the worker's; the rest is used on
+    the event loop of the calls."""
+
+    def __init__(
+        self, config: Mapping[str, Any], folder: Path, longest: float | None = None
+    ) -> None:
+        """
+        Args:
+            config: librdkafka settings.
+            folder: where the copy is kept.
+            longest: seconds after which a completion is too old; None for never.
+        """
+        self._config, self._folder, self._longest = dict(config), folder, longest
+        self._codec = codec_for(LedgerEntry)
+        self._fresh: dict[str, LedgerEntry] = {}
+        self._asking: dict[str, asyncio.Lock] = {}
+        self._waiting: Counter[str] = Counter()
+        self._closing = threading.Event()
+        self._follower = threading.Thread(target=self._follow, name="completions", daemon=True)
+
+    # --- on the event loop --------------------------------------------------------------------
+
+    def find(self, call_id: str) -> LedgerEntry | None:
+        """The newest completion of a call that is not too old."""
+        entry = self._fresh.get(call_id)
+        if entry is None:
+            entry = self._looked_up(call_id)
+        if entry is None or self._longest is None:
+            return entry
+        return entry if time.time() - entry.at / 1000 <= self._longest else None
+
+    def _looked_up(self, call_id: str) -> LedgerEntry | None:
+        try:
+            found = self._reading.execute(
+                "select entry from completions where call_id = ?", (call_id,)
+            ).fetchone()
+            return self._codec.decode(found[0]) if found is not None else None
+        except (sqlite3.Error, RecordRejected) as error:
+            log.warning("an earlier completion can't be read, asking again: %s", error)
+            return None
+
+    def add(self, entry: LedgerEntry) -> None:
+        """A completion that was just put into a ledger."""
+        self._fresh[entry.call_id] = entry
+
+    @asynccontextmanager
+    async def alone(self, call_id: str) -> AsyncIterator[None]:
+        """Lets one at a time ask a question, so that the others find its answer."""
+        lock = self._asking.setdefault(call_id, asyncio.Lock())
+        self._waiting[call_id] += 1
+        try:
+            async with lock:
+                yield
+        finally:
+            self._waiting[call_id] -= 1
+            if not self._waiting[call_id]:
+                del self._waiting[call_id], self._asking[call_id]
+
+    # --- following the ledgers ----------------------------------------------------------------
+
+    def open(self) -> None:
+        """Reads what the ledgers hold by now, and follows them from then on.
+
+        Raises:
+            UsageError: the folder can't be written to.
+            RetryLater: no broker answers.
+        """
+        cluster, partitions = self._ledgers()
+        self._file = self._folder / f"{cluster}.sqlite"
+        self._writing = self._connected()
+        self._reading = sqlite3.connect(self._file, check_same_thread=False)
+        with Reader(self._config, partitions, self._read_so_far()) as reader:
+            records = reader.settled()
+            while batch := list(islice(records, _BATCH)):
+                self._store(batch)
+        self._follower.start()
+
+    def close(self) -> None:
+        """Stops following."""
+        self._closing.set()
+        self._follower.join()
+
+    def _ledgers(self) -> tuple[str, list[Partition]]:
+        admin = AdminClient(self._config)
+        try:
+            known = admin.list_topics(timeout=_TIMEOUT)
+        except KafkaException as failure:
+            raise RetryLater(f"Kafka does not answer: {failure.args[0].str()}") from failure
+        names = [name for name in known.topics if name.endswith(_LEDGERS)]
+        return str(known.cluster_id), [(n, p) for n in names for p in known.topics[n].partitions]
+
+    def _connected(self) -> sqlite3.Connection:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            try:
+                return _opened(self._file)
+            except sqlite3.DatabaseError:  # cut off by a crash of the machine: it can be made anew
+                self._file.unlink(missing_ok=True)
+                return _opened(self._file)
+        except (OSError, sqlite3.Error) as error:
+            raise UsageError(
+                f"can't write to {self._folder} ({error}): set PRESSROOM_HOME"
+            ) from None
+
+    def _read_so_far(self) -> dict[Partition, int]:
+        rows = self._writing.execute("select topic, partition, next from read")
+        return {(topic, partition): offset for topic, partition, offset in rows}
+
+    def _follow(self) -> None:
+        while not self._closing.is_set():
+            try:
+                self._follow_these(self._ledgers()[1])
+            except (RetryLater, sqlite3.Error) as error:
+                log.info("following the ledgers: %s", error)
+                self._closing.wait(_PAUSE)
+
+    def _follow_these(self, partitions: list[Partition]) -> None:
+        """Follows some ledgers until others come into being."""
+        look = time.monotonic() + _LOOK_AGAIN
+        with Reader(self._config, partitions, self._read_so_far()) as reader:
+            while not self._closing.is_set():
+                self._store(reader.poll(0.2))
+                if time.monotonic() > look:
+                    if self._ledgers()[1] != partitions:
+                        return
+                    look = time.monotonic() + _LOOK_AGAIN
+
+    def _store(self, records: Iterable[Received]) -> None:
+        kept, read = [], {}
+        for received in records:
+            read[received.topic, received.partition] = received.offset + 1
+            entry = self._completion_in(received)
+            if entry is not None:
+                kept.append((entry.call_id, entry.at, received.value))
+        if not read:
+            return
+        with self._writing:
+            self._writing.executemany(_PUT, kept)
+            self._writing.executemany(
+                "insert or replace into read values (?, ?, ?)", [(*p, n) for p, n in read.items()]
+            )
+        for call_id, at, _ in kept:
+            fresh = self._fresh.get(call_id)
+            if fresh is not None and fresh.at <= at:
+                self._fresh.pop(call_id, None)
+
+    def _completion_in(self, received: Received) -> LedgerEntry | None:
+        try:
+            entry = self._codec.decode(received.value)
+        except RecordRejected:  # a tombstone, or a foreign topic of such a name
+            return None
+        return entry if entry.kind != "intent" else None
+
+
+def _opened(file: Path) -> sqlite3.Connection:
+    made = sqlite3.connect(file, timeout=_TIMEOUT, check_same_thread=False)
+    made.execute("pragma journal_mode = wal")
+    made.execute("pragma synchronous = normal")
+    made.executescript(_TABLES)
+    return made

@@ -1,0 +1,357 @@
+"""How fast the endpoint may be asked: flow control for everything one worker asks.
+
+Four things decide when the next call may begin: how many calls the endpoint takes at once
+(:class:`Window`), whether it is there at all (:class:`Breaker`), the limits on requests and tokens per
+minute (:class:`Pace`), and what may be spent (:class:`Budget`). :class:`Gate` asks the first two and
+lets calls through in the order they came. Times are the event loop's, in seconds.
+"""
+
+import asyncio
+import logging
+import math
+import random
+from heapq import heappop, heappush
+
+from schemas.errors import BudgetSpent, RecordRejected, RetryLater
+from streams.model import Overloaded
+
+log = logging.getLogger(__name__)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class Window:
+    """How many calls may be under way: fewer when the endpoint refuses some, more when it takes all.
+
+    What a refusal (429) means shows when the others of its round come back. When half of a round are
+    refused, it meant everybody: nobody calls before the time the endpoint names, and then as many as it
+    took. When some are refused, the window shrinks to what was taken; if as many of the smaller window
+    are refused again, they are refused for other reasons, and the window opens. A window that held is
+    tried a little larger now and then. The calls of a bounded window follow each other evenly.
+    """
+
+    _FEW, _MANY = 5, 10
+    _REST, _LONGEST_REST = 16, 256
+    _PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+
+    def __init__(self) -> None:
+        self.size = math.inf
+        """Calls at once; without bound until the endpoint refuses some."""
+        self.under_way = 0
+        self._goal, self._held = math.inf, 0.0
+        self._closed_at = self._closed_until = self._next = -math.inf
+        self._reopens = False
+        self._row, self._peak, self._closings = 0, 0.0, 0
+        self._taken, self._refused, self._most = 0, 0, 0
+        self._rounds, self._rest, self._step = 0, self._REST, 1
+        self._tried: float | None = None
+        self._seconds = 0.0
+
+    def delay(self) -> float:
+        """Seconds until another call may begin; infinite until one has ended."""
+        closed = self._closed_until - _now()
+        if closed > 0:
+            return closed
+        if self._reopens:
+            self._reopen()
+        # a refused call's place stays empty until it is known what its refusal meant
+        size = self.size if not self._row else max(1, min(self.size, self._peak - self._row))
+        return math.inf if self.under_way >= size else max(0.0, self._next - _now())
+
+    def began(self) -> None:
+        """A call begins."""
+        self.under_way += 1
+        self._most = max(self._most, self.under_way)
+        self._next = _now() + self._seconds / self.size
+
+    def answered(self, began: float) -> None:
+        """The endpoint took a call that began then."""
+        self._taken += 1
+        self._seconds += (_now() - began - self._seconds) * (0.1 if self._seconds else 1.0)
+        if not self._reopens:
+            self._row = self._closings = 0
+        of = self._taken + self._refused
+        if of >= min(self.size, self._most) and (of >= self._MANY or not self._refused):
+            self._conclude_round()
+
+    def refused(self, began: float, seconds: float | None) -> None:
+        """The endpoint refused a call because there are too many.
+
+        Args:
+            began: when the call began.
+            seconds: when to come again, if the endpoint said so.
+        """
+        if self._row == 0:
+            self._peak = min(self.size, self.under_way)
+        self._row += 1
+        if began < self._closed_at or self._reopens:
+            return  # the window is closed already
+        self._refused += 1
+        if self._row >= max(self._FEW, self._peak / 2):
+            self._close(seconds)
+
+    def _close(self, seconds: float | None) -> None:
+        if seconds is None:
+            seconds = min(self._PAUSE * 2.0**self._closings, self._LONGEST_PAUSE)
+        self._closed_at = _now()
+        self._closed_until = self._closed_at + seconds * random.uniform(
+            1, 1.05
+        )  # not all workers at once
+        self._reopens, self._closings = True, self._closings + 1
+
+    def _reopen(self) -> None:
+        taken = max(1, int(self._peak) - self._row)
+        if self._peak > self._held > 0:
+            self._goal, self._rest = self._held, min(self._LONGEST_REST, self._rest * 2)
+        else:
+            self._goal, self._rest = max(1, int(self._peak) // 2), self._REST
+        self.size = min(taken, self._goal)
+        self._reopens, self._row, self._tried = False, 0, None
+        self._rounds, self._step = 0, 1
+        self._begin_round()
+
+    def _conclude_round(self) -> None:
+        part = self._refused / (self._taken + self._refused)
+        if part == 0:
+            self._grow()
+        elif self._tried is None:
+            self._tried = part
+            self.size = self._goal = max(1, int(min(self.size, self._most) * (1 - part)))
+            self._rounds, self._rest, self._step = 0, min(self._LONGEST_REST, self._rest * 2), 1
+        elif part >= self._tried / 2:
+            self.size = self._goal = math.inf
+        self._begin_round()
+
+    def _begin_round(self) -> None:
+        self._taken = self._refused = 0
+        self._most = self.under_way
+
+    def _grow(self) -> None:
+        self._tried, self._held = None, self.size
+        if self.size < self._goal:
+            self.size = min(self.size * 2, self._goal)
+            return
+        self._rounds += 1
+        if self._rounds >= self._rest:
+            self.size = self._goal = self.size + self._step
+            self._rounds, self._step = self._rounds - 1, self._step * 2
+
+
+class Breaker:
+    """A circuit breaker: after failures in a row only one call at a time tries whether it is over."""
+
+    FAILURES = 5
+    """Failures in a row that open the circuit."""
+
+    _PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+
+    def __init__(self) -> None:
+        self._failures, self._trying = 0, False
+        self._until = 0.0
+
+    @property
+    def open(self) -> bool:
+        """Whether the endpoint is taken for down."""
+        return self._failures >= self.FAILURES
+
+    def delay(self) -> float:
+        """Seconds until a call may begin; infinite while another one tries."""
+        if not self.open:
+            return 0.0
+        return math.inf if self._trying else max(0.0, self._until - _now())
+
+    def begun(self) -> None:
+        """A call begins; while the circuit is open it is the one that tries."""
+        self._trying = self.open
+
+    def answered(self) -> None:
+        """The endpoint is there."""
+        if self.open:
+            log.warning("the model endpoint answers again")
+        self._failures, self._trying = 0, False
+
+    def failed(self, reason: str) -> None:
+        """A call failed for no fault of its own."""
+        self._failures += 1
+        self._trying = False
+        if not self.open:
+            return
+        beyond = self._failures - self.FAILURES
+        pause = min(self._PAUSE * 2.0 ** min(beyond, 8), self._LONGEST_PAUSE)
+        self._until = _now() + pause * random.uniform(0.8, 1.2)
+        if beyond in (0, 4) or beyond % 10 == 0:
+            log.warning("the model endpoint is down, its stages wait: %s", reason)
+
+    def given_up(self) -> None:
+        """A call was dropped before it ended."""
+        self._trying = False
+
+
+class Gate:
+    """Lets calls through in the order they came, as the window and the breaker allow."""
+
+    def __init__(self) -> None:
+        self.window, self.breaker = Window(), Breaker()
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def enter(self, order: int) -> None:
+        """Waits for its turn; every entry needs its :meth:`leave`.
+
+        Args:
+            order: the lower goes first; a call that was refused keeps its own.
+        """
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heappush(self._waiting, (order, id(turn), turn))
+        self._admit()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.breaker.given_up()
+                self.leave()
+            raise
+
+    def ended(self, began: float, error: BaseException | None = None) -> None:
+        """How a call went that was let through, before it leaves.
+
+        Args:
+            began: when it began.
+            error: why it gave no answer.
+        """
+        match error:
+            case None | RecordRejected():
+                self.window.answered(began)
+                self.breaker.answered()
+            case Overloaded():
+                self.window.refused(began, error.seconds)
+                self.breaker.answered()
+            case RetryLater():
+                self.breaker.failed(str(error))
+            case _:
+                self.breaker.given_up()
+
+    def leave(self) -> None:
+        """Lets the next one through."""
+        self.window.under_way -= 1
+        self._admit()
+
+    def _admit(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._waiting:
+            delay = max(self.window.delay(), self.breaker.delay())
+            if delay > 0:
+                if delay < math.inf:
+                    loop = asyncio.get_running_loop()
+                    self._timer = loop.call_later(delay, self._admit)
+                return
+            _, _, turn = heappop(self._waiting)
+            if not turn.done():  # else it was cancelled
+                self.window.began()
+                self.breaker.begun()
+                turn.set_result(None)
+
+
+class _Bucket:
+    """At most ``per_minute`` in any 60 seconds, evenly spread, a second's worth at once."""
+
+    def __init__(self, per_minute: float) -> None:
+        self._burst = max(1.0, per_minute / 60)
+        self._rate = max(per_minute - self._burst, 0.9 * per_minute) / 60
+        self._level, self._at = self._burst, -math.inf
+
+    def take(self, amount: float, share: float) -> float:
+        """Takes it out; gives the seconds to wait before using it."""
+        now = _now()
+        gained = (now - self._at) * self._rate * share if self._at > -math.inf else 0.0
+        self._level, self._at = min(self._burst, self._level + gained), now
+        # more than there is may be taken once there is anything; the next one waits for it
+        short = max(0.0, min(amount, self._burst) - self._level)
+        self._level -= amount
+        return short / (self._rate * max(share, 1e-6))
+
+    def give_back(self, amount: float) -> None:
+        """Corrects an estimate; negative when more was used."""
+        self._level += amount
+
+
+class Pace:
+    """Limits on requests and tokens per minute.
+
+    A group's limit is shared out by partitions: each worker takes the part of it that it has of the
+    partitions, so that all together stay within it without asking one another.
+    """
+
+    def __init__(self, requests: int | None = None, tokens: int | None = None) -> None:
+        """
+        Args:
+            requests: per minute; None for no limit.
+            tokens: per minute, read and written together; None for no limit.
+        """
+        self._requests = _Bucket(requests) if requests else None
+        self._tokens = _Bucket(tokens) if tokens else None
+        self._turn = asyncio.Lock()
+        self.share = 1.0
+        """The part of the limits that is this worker's, 0 to 1."""
+
+    async def wait(self, tokens: int) -> None:
+        """Waits until a call may begin that will take about so many tokens."""
+        if self._requests is None and self._tokens is None:
+            return
+        async with self._turn:  # in order, and those behind wait for the one before them
+            seconds = 0.0
+            if self._requests is not None:
+                seconds = self._requests.take(1, self.share)
+            if self._tokens is not None:
+                seconds = max(seconds, self._tokens.take(tokens, self.share))
+            if seconds > 0:
+                await asyncio.sleep(seconds)
+
+    def correct(self, estimated: int, used: int) -> None:
+        """What a call took in the end."""
+        if self._tokens is not None:
+            self._tokens.give_back(estimated - used)
+
+
+class Budget:
+    """What one run may spend. The calls that are under way when it is spent are still paid for."""
+
+    def __init__(self, usd: float | None = None, tokens: int | None = None) -> None:
+        """
+        Args:
+            usd: US dollars; None for no limit.
+            tokens: read and written together; None for no limit.
+        """
+        self._most_usd, self._most_tokens = usd, tokens
+        self.usd: float | None = 0.0
+        """Spent so far; None when a price was not known."""
+        self.tokens = 0
+        """Spent so far."""
+
+    def charge(self, tokens: int, usd: float | None) -> None:
+        """A completion came."""
+        self.tokens += tokens
+        self.usd = None if usd is None or self.usd is None else self.usd + usd
+
+    def check(self) -> None:
+        """
+        Raises:
+            BudgetSpent: nothing more may be asked.
+        """
+        if self._most_tokens is not None and self.tokens >= self._most_tokens:
+            raise BudgetSpent(
+                f"the budget of {self._most_tokens:,} tokens is spent ({self.tokens:,})"
+            )
+        if self._most_usd is None:
+            return
+        if self.usd is None:
+            raise BudgetSpent(
+                "a completion came from a model without a price, so the budget can't be kept; "
+                "add the model to PRESSROOM_PRICES"
+            )
+        if self.usd >= self._most_usd:
+            raise BudgetSpent(f"the budget of US$ {self._most_usd:g} is spent ({self.usd:.4f})")
