@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import by_hand
-from benchmarks.common import fill, kafka
+from benchmarks.common import fill, kafka, leave_cleanly
 from schemas.codec import codec_for
 from schemas.message import first_headers, record_id
 from schemas.records import Document
@@ -261,6 +261,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
+    leave_cleanly()
     screen = Console()
     with kafka() as config, Console(stderr=True).status("Measuring") as status:
         status.update("Pass-through…")

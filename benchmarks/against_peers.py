@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks.common import Figures, kafka, machine, write_into
+from benchmarks.common import Figures, kafka, leave_cleanly, machine, write_into
 from benchmarks.measure import MEAN, QUICK, RATE, Bench, Sizes
 from benchmarks.model_server import SlowModel
 from benchmarks.systems import HAND_WRITTEN, SYSTEMS, System, versions
@@ -192,6 +192,7 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Measures and prints tables."""
     options, screen = arguments(), Console(stderr=True)
+    leave_cleanly()
     sizes = QUICK if options.quick else Sizes()
     systems = chosen(options.systems, screen)
     workloads = [w for w in WORKLOADS if w in options.workloads.split(",")]

@@ -4,6 +4,7 @@ import logging
 import os
 import platform
 import random
+import signal
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,12 @@ def kafka() -> Iterator[dict[str, Any]]:
             yield base | {"bootstrap.servers": status.bootstrap_servers}
         finally:
             local.down(Path(home))
+
+
+def leave_cleanly() -> None:
+    """Lets every way of asking this process to end be like Ctrl-C, so that what it started ends too."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
 
 
 def fill(

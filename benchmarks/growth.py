@@ -21,7 +21,7 @@ from typing import Any
 from confluent_kafka import KafkaException
 from rich.console import Console
 
-from benchmarks.common import ROOT, Figures, fill, kafka, machine, write_into
+from benchmarks.common import ROOT, Figures, fill, kafka, leave_cleanly, machine, write_into
 from benchmarks.growth_worker import SLOW, Job, Recovery, Sample
 from schemas.records import Document
 from schemas.topics import Topic
@@ -189,6 +189,7 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Measures and prints tables."""
     options, screen = arguments(), Console(stderr=True)
+    leave_cleanly()
     tables: list[Figures] = []
     try:
         with (

@@ -87,10 +87,8 @@ class Program:
             self.kill()
 
     def _signal(self, number: signal.Signals) -> None:
-        try:
+        if self._process.poll() is None:  # or its number may be another's by now
             os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            return
 
 
 def _pressroom(task: Task) -> Mapping[str, str]:
