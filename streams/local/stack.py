@@ -132,15 +132,24 @@ def _check_space(home: Path) -> None:
 
 def _start(services: Sequence[Service], cache: Path) -> None:
     """Starts all at once. If one fails, none stays."""
-    interrupted = threading.Event()
+    all_made, interrupted = threading.Event(), threading.Event()
+
+    def start(service: Service) -> None:
+        # a pool that Ctrl-C finds making a thread does not know that thread, nor waits for it
+        all_made.wait()
+        if not interrupted.is_set():
+            service.start(cache, interrupted)
+
     try:
         with ThreadPoolExecutor(len(services)) as pool:
             try:
-                starts = [pool.submit(service.start, cache, interrupted) for service in services]
-                for start in as_completed(starts):
-                    start.result()
+                starts = [pool.submit(start, service) for service in services]
+                all_made.set()
+                for started in as_completed(starts):
+                    started.result()
             finally:
                 interrupted.set()  # has no effect on those that are done
+                all_made.set()
     except BaseException:
         for service in services:
             service.stop()

@@ -3,8 +3,10 @@
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -78,3 +80,25 @@ def test_when_one_fails_none_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(local.LocalError):
         stack._start([Good(tmp_path), Bad(tmp_path)], tmp_path)
     assert sorted(stopped) == ["Bad", "Good"]
+
+
+def test_interrupted_while_threads_are_made_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, started = [], []
+
+    class InterruptedPool(ThreadPoolExecutor):
+        def submit(self, *given: Any, **named: Any) -> Any:
+            made.append(super().submit(*given, **named))
+            self._threads = set()  # as it is when a Ctrl-C comes while a thread begins
+            raise KeyboardInterrupt
+
+    class Started(Kafka):
+        def start(self, cache: Path, interrupted: object) -> None:
+            started.append(self)
+
+    monkeypatch.setattr(stack, "ThreadPoolExecutor", InterruptedPool)
+    with pytest.raises(KeyboardInterrupt):
+        stack._start([Started(tmp_path)], tmp_path)
+    made[0].result(10)
+    assert not started
