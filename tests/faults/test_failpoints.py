@@ -31,7 +31,7 @@ def _await_death(bench: Bench, worker: Process) -> None:
     bench.struck()
 
 
-@pytest.mark.parametrize(("point", "at"), _cases())
+@pytest.mark.parametrize(("point", "at"), list(_cases()))
 def test_killed_at(bench: Bench, point: str, at: int) -> None:
     bench.write(COUNT)
     program = ("tests.support.failpoints", f"{point}:{at}")

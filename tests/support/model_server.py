@@ -1,6 +1,7 @@
 """A model server for faults: it speaks OpenAI's protocol, bills every call, and misbehaves to order."""
 
 import json
+import sys
 import threading
 import time
 from collections import Counter
@@ -66,8 +67,7 @@ class ModelServer:
         self._lock = threading.Lock()
         self.closed = threading.Event()
         handler = type("Handler", (_Handler,), {"owner": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     @property
@@ -114,13 +114,25 @@ class ModelServer:
         }  # fmt: skip
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), OSError):  # a client that was killed is nothing to tell
+            super().handle_error(request, client_address)
+
+
 class _Handler(BaseHTTPRequestHandler):
     owner: ModelServer
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
         length = int(self.headers.get("content-length", 0))
-        response = self.owner.handle(json.loads(self.rfile.read(length)))
+        request = self.rfile.read(length)
+        if len(request) < length:  # the client was killed while it asked
+            self.close_connection = True
+            return
+        response = self.owner.handle(json.loads(request))
         try:
             if isinstance(response, Mishap):
                 self._fail(response)
