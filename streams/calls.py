@@ -88,7 +88,7 @@ class Caller:
 
         Args:
             request: what to ask.
-            begin: awaited once, when it is this request's turn and before it is made.
+            begin: awaited when it is this request's turn, before each try.
             pace: limits besides the worker's own.
             park: never ask again what may have been paid for.
 
@@ -115,7 +115,6 @@ class Caller:
                     raise RecordRejected(f"gave up after {tries} tries: {error}") from error
                 with self._waits():
                     await asyncio.sleep(_pause(failures, error))
-            begin = _nothing
 
     async def _try(
         self, request: Request, begin: Begin, pace: Pace | None, order: int

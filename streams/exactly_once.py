@@ -19,7 +19,6 @@ is the assignment's token. When it is revoked it is forgotten; a call that finis
 task nobody looks at.
 """
 
-import asyncio
 import logging
 import threading
 import time
@@ -37,11 +36,9 @@ from consumers.reader import Partition, Reader, to_received
 from producers.transactional import RecordRefused, TransactionalProducer
 from schemas.errors import OutcomeUnknown, PressroomError, RetryLater, Stop, TransactionAborted
 from schemas.message import Outgoing
-from streams.calls import Begin
 from streams.completions import Completions
 from streams.ledger import Book, Ledger, Page, from_metadata, position, positions, to_metadata
-from streams.llm import Ask, Keep, Question
-from streams.model import Completion
+from streams.presence import Presence
 from streams.processing import JoinState, Processor, Work
 from streams.runner import OwnThread, Runner
 
@@ -65,10 +62,6 @@ REVOKE_BUDGET = 5.0
 SESSION_TIMEOUT = 15.0
 """Seconds without a heartbeat after which the group gives a worker's partitions to others."""
 
-_ABSENCE = 3.0
-"""Seconds without polling after which others may have a worker's partitions before it hears of it."""
-_REASSURANCE = 1.0
-"""Seconds of polling after which it would have heard."""
 _IDLE_POLL = 0.1
 _BUSY_WAIT = 0.005
 _ABORT_PAUSE = 1.0
@@ -164,7 +157,6 @@ class ExactlyOnce:
         self._assigned = False
         self._paused: bool | None = False
         self._waiting_bytes = 0
-        self._polled, self._trusted_from = time.monotonic(), 0.0
         self._ender = ThreadPoolExecutor(1, f"{self.stage.name}-commit")
         self._ending: Future[None] | None = None
         self._batch: list[tuple[Task, list[Work]]] = []
@@ -187,6 +179,7 @@ class ExactlyOnce:
             Stop: going on would do harm; the message says what to do.
         """
         self._consumer = self._make_consumer(self._consumer_config())
+        self._presence = Presence(self._consumer, self.stage.group, self._config)
         if self._processor.caller is not None:
             prices = self._processor.caller.prices
             self._ledger = Ledger(self.stage, self._config, prices, self._earlier)
@@ -257,7 +250,7 @@ class ExactlyOnce:
     def _accept_some(self, most: int) -> list[Work]:
         busy = self.in_work > 0
         first = self._consumer.poll(0 if busy else _IDLE_POLL)
-        self._note_presence()
+        self._presence.polled()
         if first is None:
             if busy:
                 self._runner.wait(_BUSY_WAIT)
@@ -281,36 +274,10 @@ class ExactlyOnce:
         work = self._processor.accept(received, task.state)
         if work.outgoing is None:
             task.open_page(self.stage.full_name, work)
-            work.keep = partial(self._when_present, work.keep)
+            work.keep = self._presence.keeping(work.keep)
         task.queue.append(work)
         self._waiting_bytes += received.size
         return work
-
-    def _note_presence(self) -> None:
-        now = time.monotonic()
-        if now - self._polled > _ABSENCE:
-            self._trusted_from = now + _REASSURANCE
-        self._polled = now
-
-    async def _when_present(self, keep: Keep, question: Question, ask: Ask) -> Completion:
-        """Begins no call after a pause before polling has told whether the partition is still ours.
-
-        A process that was stopped for longer than its session would pay for what others have paid.
-        """
-
-        async def ask_when_present(begin: Begin) -> Completion:
-            async def begin_when_present() -> None:
-                await self._presence()
-                await begin()
-                await self._presence()  # the pause may also come while the intent is written
-
-            return await ask(begin_when_present)
-
-        return await keep(question, ask_when_present)
-
-    async def _presence(self) -> None:
-        while (now := time.monotonic()) < self._trusted_from or now - self._polled > _ABSENCE:
-            await asyncio.sleep(_BUSY_WAIT)
 
     def _noted(self, message: Message) -> None:
         error = message.error()
@@ -535,7 +502,7 @@ class ExactlyOnce:
         self._runner.begin_no_more()
         until = time.monotonic() + grace
         while (self._runner.busy() or self._finished()) and time.monotonic() < until:
-            self._note_presence()
+            self._presence.polled()
             self._commit_all()
             self._check()
             self._runner.wait(_BUSY_WAIT)

@@ -105,8 +105,9 @@ class Book:
 
         async def begin() -> None:
             nonlocal began
-            await self._put(page, self._entry("intent", page, question, question.model))
-            began = time.monotonic()
+            if not began:  # further tries belong to the same call
+                await self._put(page, self._entry("intent", page, question, question.model))
+                began = time.monotonic()
 
         completion = await ask(begin)
         entry = self._entry("result", page, question, completion.model)

@@ -28,7 +28,7 @@ REPLIES = 3
 
 
 Ask = Callable[[Begin], Awaitable[Completion]]
-"""Gets an answer; awaits what it is given just before the first request is made."""
+"""Gets an answer; awaits what it is given just before each request is made."""
 
 
 @dataclass(frozen=True, slots=True)
