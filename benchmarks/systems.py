@@ -95,7 +95,8 @@ def _pressroom(task: Task) -> Mapping[str, str]:
     return {
         "PRESSROOM_BOOTSTRAP_SERVERS": task.servers,
         "PRESSROOM_HOME": task.home,
-        "PRESSROOM_MODEL": "slow",
+        # a name of its own, or what an earlier round paid for would be taken again
+        "PRESSROOM_MODEL": f"slow-{task.group}",
         "OPENAI_BASE_URL": task.model_url,
     }
 

@@ -36,6 +36,8 @@ def test_a_benchmark_writes_its_figures_into_a_page(
     assert written.endswith(f"\n{end}\nafter\n")
     assert "old" not in written
     assert written.count("| --- |") >= 4
+    for system in ("Pressroom", "hand-written loop") if mark == "peers" else ():
+        assert written.count(f"| {system} |") == 5, "one table lacks it: " + done.stdout
     assert str(ROOT) not in written
 
 
