@@ -50,7 +50,8 @@ def _run(
     bench: Bench, policy: str, spoil: Callable[[str, int], Fault | None], dead: set[str]
 ) -> None:
     """Runs a worker to the end; the given lines, and no others, are dead letters."""
-    bench.workers.environment |= {"FAULT_ON_UNKNOWN": policy, "PRESSROOM_MODEL_TIMEOUT": "2"}
+    # short, for those that hang; but a busy machine is slow to answer, too
+    bench.workers.environment |= {"FAULT_ON_UNKNOWN": policy, "PRESSROOM_MODEL_TIMEOUT": "8"}
     bench.model.spoil = spoil
     bench.write(COUNT)
     bench.finish([bench.workers.start("all")], dead)

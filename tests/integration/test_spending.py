@@ -1,0 +1,141 @@
+"""What is asked a model, and what is not: completions that are there already, budgets."""
+
+import json
+from typing import Any
+
+from confluent_kafka.admin import AdminClient
+
+from tests.integration.conftest import Cli, Result
+from tests.support.config import unique
+from tests.support.model_server import ModelServer
+
+TEXTS = [f"A letter about {thing}." for thing in ("rain", "snow", "wind", "hail", "fog")]
+TOKENS = 15
+"""What a completion of the fake model takes."""
+CONCURRENCY = 4
+"""Calls of the stage that are under way at once."""
+
+
+def ingest(cli: Cli, lines: list[str]) -> None:
+    (cli.folder / "lines.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    assert cli.run("ingest", "lines.jsonl", "--json").status == 0
+
+
+def work(cli: Cli, *options: str, **environment: str) -> Result:
+    return cli.run("worker", "gist", "--until-idle", "1", *options, "--json", **environment)
+
+
+def row(cli: Cli) -> dict[str, Any]:
+    """The audit's row of the stage that asks; the other stages have not run."""
+    found: dict[str, Any] = cli.run("audit", "--json").json["stages"][0]
+    assert (found["stage"], found["missing"], found["duplicates"]) == ("gist", 0, 0)
+    return found
+
+
+# --- completions that are there already ----------------------------------------------------------
+
+
+def test_equal_documents_are_paid_for_once(cli: Cli, model: ModelServer) -> None:
+    ingest(cli, TEXTS * 8)
+    model.seconds = 0.05  # equal questions meet while one of them is asked
+    assert work(cli).status == 0
+    assert sorted(model.bills) == sorted(TEXTS)
+    found = row(cli)
+    assert (found["outputs"], found["calls"], found["reused"], found["repaid"]) == (40, 5, 35, 0)
+    tail = cli.run("tail", "gists", "--json")
+    assert sorted(r["value"]["text"] for r in tail.records[:-1]) == sorted(TEXTS * 8)
+    reused = [json.loads(r["headers"]["ce_calls"]) for r in tail.records[:-1]]
+    assert sum(calls[0][-1] for calls in reused) == 35
+
+
+def next_pipeline(cli: Cli) -> None:
+    """From now on commands run another pipeline, with equal documents."""
+    cli.environment["INTEGRATION_PIPELINE"] = unique("cli")
+    ingest(cli, TEXTS)
+
+
+def test_another_pipeline_takes_what_was_paid_for(cli: Cli, model: ModelServer) -> None:
+    ingest(cli, TEXTS)
+    work(cli)
+    paid = len(TEXTS)
+    for how, anew in (
+        ("on", False), ("1d", False), ("0.001s", True), ("off", True)
+    ):  # fmt: skip
+        next_pipeline(cli)
+        assert work(cli, "--reuse", how).status == 0
+        paid += anew * len(TEXTS)
+        assert len(model.bills) == paid, how
+        found = row(cli)
+        assert (found["calls"], found["reused"]) == ((5, 0) if anew else (0, 5)), how
+
+
+def test_a_damaged_copy_of_the_completions_is_made_anew(cli: Cli, model: ModelServer) -> None:
+    ingest(cli, TEXTS)
+    work(cli)
+    (copy,) = (cli.folder / "home" / "completions").glob("*.sqlite")
+    for damage in (lambda: copy.write_bytes(b"not a database" * 1000), copy.unlink):
+        damage()
+        next_pipeline(cli)
+        worked = work(cli)
+        assert worked.status == 0, worked.err
+        assert sorted(model.bills) == sorted(TEXTS), "nothing was paid for again"
+
+
+def test_a_ledger_that_was_made_anew_is_followed(
+    cli: Cli, model: ModelServer, bootstrap_servers: str
+) -> None:
+    ingest(cli, TEXTS)
+    work(cli)
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    topics = [name for name in admin.list_topics(timeout=10).topics if name.startswith(cli.name)]
+    for deleted in admin.delete_topics(topics).values():
+        deleted.result(30)
+    groups = [f"{cli.name}.{name}" for name in ("gist",)]
+    for future in admin.delete_consumer_groups(groups).values():
+        future.result(30)
+    ingest(cli, [*TEXTS, "A letter about dew."])
+    assert work(cli).status == 0
+    # what is in no ledger any more is still in the copy
+    assert sorted(model.bills) == sorted([*TEXTS, "A letter about dew."])
+    ingest(cli, ["A letter about dew.", "A letter about sun."])
+    assert work(cli).status == 0
+    assert len(model.bills) == 7
+
+
+# --- budgets --------------------------------------------------------------------------------------
+
+
+def _spends(cli: Cli, model: ModelServer, most: int, *budget: str, **environment: str) -> None:
+    lines = [f"line {n}" for n in range(60)]
+    ingest(cli, lines)
+    model.seconds = 0.02
+    stopped = work(cli, *budget, **environment)
+    assert stopped.status == 1
+    assert "budget" in stopped.err
+    assert "Traceback" not in stopped.err
+    spent = len(model.bills)
+    assert most <= spent < most + CONCURRENCY
+    assert work(cli).status == 0
+    assert sorted(model.bills) == sorted(lines), "what was paid for is not paid for again"
+    assert row(cli)["outputs"] == 60
+
+
+def test_a_budget_in_tokens_ends_the_run(cli: Cli, model: ModelServer) -> None:
+    _spends(cli, model, 20, "--budget-tokens", str(20 * TOKENS))
+
+
+def test_a_budget_in_dollars_ends_the_run(cli: Cli, model: ModelServer) -> None:
+    prices = cli.folder / "prices.toml"
+    prices.write_text("[fake]\ninput = 1.0\noutput = 1.0\n")  # US$ for a million tokens
+    name = cli.environment["PRESSROOM_MODEL"]
+    prices.write_text(prices.read_text() + f'["{name}"]\ninput = 1.0\noutput = 1.0\n')
+    budget = f"{10 * TOKENS / 1_000_000:.7f}"
+    _spends(cli, model, 10, "--budget-usd", budget, PRESSROOM_PRICES=str(prices))
+
+
+def test_a_budget_without_a_price_is_refused(cli: Cli, model: ModelServer) -> None:
+    ingest(cli, TEXTS)
+    refused = work(cli, "--budget-usd", "1")
+    assert refused.status == 2
+    assert "--budget-tokens" in refused.err
+    assert not model.bills
