@@ -33,6 +33,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from consumers import reader
 from consumers.reader import Partition, Reader, to_received
+from consumers.stalls import Stalls
 from producers.transactional import RecordRefused, TransactionalProducer
 from schemas.errors import OutcomeUnknown, PressroomError, RetryLater, Stop, TransactionAborted
 from schemas.message import Outgoing
@@ -180,6 +181,7 @@ class ExactlyOnce:
         """
         self._consumer = self._make_consumer(self._consumer_config())
         self._presence = Presence(self._consumer, self.stage.group, self._config)
+        self._stalls = Stalls(self._consumer)
         if self._processor.caller is not None:
             prices = self._processor.caller.prices
             self._ledger = Ledger(self.stage, self._config, prices, self._earlier)
@@ -252,6 +254,7 @@ class ExactlyOnce:
         first = self._consumer.poll(0 if busy else _IDLE_POLL)
         self._presence.polled()
         if first is None:
+            self._stalls.look(self._at_end)
             if busy:
                 self._runner.wait(_BUSY_WAIT)
             self.idle = self._is_idle()
@@ -283,7 +286,9 @@ class ExactlyOnce:
         error = message.error()
         assert error is not None
         if error.code() == KafkaError._PARTITION_EOF:
-            self._at_end.add((str(message.topic()), int(message.partition() or 0)))
+            partition = (str(message.topic()), int(message.partition() or 0))
+            self._at_end.add(partition)
+            self._stalls.stands(partition, int(message.offset() or 0))
         elif error.fatal() or error.code() in _HOPELESS:
             raise Stop(f"can't read {self.stage.group}'s topics: {error.str()}")
         else:

@@ -106,7 +106,7 @@ def test_a_transaction_hangs_on_the_input(
     bench.write(40)
     foreign = Producer(
         bench.config
-        | {"transactional.id": unique("foreign"), "transaction.timeout.ms": 30_000}
+        | {"transactional.id": unique("foreign"), "transaction.timeout.ms": 60_000}
         | {"partitioner": "murmur2_random"}  # the same keys go to the same partitions
     )
     foreign.init_transactions(30)
@@ -123,6 +123,8 @@ def test_a_transaction_hangs_on_the_input(
     worker = bench.workers.start("all")
     bench.await_outputs("pairs", 40)
     assert len(bench.outputs("answers")) == 40  # nothing is read past the open transaction
+    if end is _abandon:
+        bench.wait_until(lambda: "another producer has been open" in bench.workers.log())
     bench.struck(0)
     end(foreign)
     bench.finish([worker])
