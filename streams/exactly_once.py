@@ -147,6 +147,7 @@ class ExactlyOnce:
         self._processor, self._producer, self._config = processor, producer, dict(config)
         at_once = concurrency or self.stage.concurrency
         self._runner = Runner(thread, processor, at_once)
+        self._presence, self._begun_after = Presence(), 0
         # a slow call holds back the finished ones behind it; more than this is not begun meanwhile
         self._most_waiting = WINDOW * at_once if self.stage.uses_llm else 3 * MAX_TRANSACTION
         self._make_consumer = make_consumer
@@ -180,7 +181,6 @@ class ExactlyOnce:
             Stop: going on would do harm; the message says what to do.
         """
         self._consumer = self._make_consumer(self._consumer_config())
-        self._presence = Presence(self._consumer, self.stage.group, self._config)
         self._stalls = Stalls(self._consumer)
         if self._processor.caller is not None:
             prices = self._processor.caller.prices
@@ -252,7 +252,7 @@ class ExactlyOnce:
     def _accept_some(self, most: int) -> list[Work]:
         busy = self.in_work > 0
         first = self._consumer.poll(0 if busy else _IDLE_POLL)
-        self._presence.polled()
+        self._presence.beat()
         if first is None:
             self._stalls.look(self._at_end)
             if busy:
@@ -332,9 +332,10 @@ class ExactlyOnce:
             self._conclude()
         if time.monotonic() < self._not_before or (self._unknown and not self._settle()):
             return
-        self._batch = self._finished()
+        self._batch = self._finished() or self._to_confirm()
         if not self._batch:
             return
+        self._begun_after = self._presence.absences
         group = self._consumer.consumer_group_metadata()
         try:
             self._producer.write(_records(self._batch))
@@ -357,6 +358,7 @@ class ExactlyOnce:
         match error:
             case None:
                 self._aborts = 0
+                self._presence.confirmed(self._begun_after)
                 self._done(batch)
             case RecordRefused():
                 self._refuse(batch, error)
@@ -378,6 +380,12 @@ class ExactlyOnce:
     def _finished(self) -> list[tuple[Task, list[Work]]]:
         prefixes = ((task, task.finished()) for task in self._tasks.values())
         return [(task, works) for task, works in prefixes if works]
+
+    def _to_confirm(self) -> list[tuple[Task, list[Work]]]:
+        """Batches of nothing, while it is uncertain whether this is a member: see :class:`Presence`."""
+        if self._presence.certain:
+            return []
+        return [(task, []) for task in self._tasks.values() if task.queue]
 
     def _done(self, batch: list[tuple[Task, list[Work]]]) -> None:
         for task, works in batch:
@@ -507,7 +515,7 @@ class ExactlyOnce:
         self._runner.begin_no_more()
         until = time.monotonic() + grace
         while (self._runner.busy() or self._finished()) and time.monotonic() < until:
-            self._presence.polled()
+            self._presence.beat()
             self._commit_all()
             self._check()
             self._runner.wait(_BUSY_WAIT)
@@ -521,10 +529,13 @@ def _records(batch: list[tuple[Task, list[Work]]]) -> Iterator[Outgoing]:
 
 
 def _next_offsets(batch: list[tuple[Task, list[Work]]]) -> list[TopicPartition]:
-    """For each partition the offset after the last input of the batch."""
+    """For each partition the offset after the last input of the batch; the same again for none."""
     found = []
     for task, works in batch:
         last = {(w.cause.topic, w.cause.partition): w.cause.offset for w in works}
+        if not works:
+            first = task.queue[0].cause
+            last = {(first.topic, first.partition): first.offset - 1}
         note = task.ledger_position(works)
         found += [TopicPartition(t, p, offset + 1, note) for (t, p), offset in last.items()]
     return found

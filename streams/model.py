@@ -121,8 +121,11 @@ class OpenAIModel:
             raise MaybePaid(f"no whole answer within {self._timeout:g} s") from error
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
-            kind = Unreachable if _unsent(error) else MaybePaid
-            raise kind(f"no connection to {self._base_url}: {cause}") from error
+            if _unsent(error):
+                raise Unreachable(f"no connection to {self._base_url}: {cause}") from error
+            raise MaybePaid(
+                f"{self._base_url} broke off before it had answered: {cause!r}"
+            ) from error
         except openai.OpenAIError as error:
             raise MaybePaid(f"no usable answer: {error}") from error
         except (ValueError, TypeError, AttributeError, LookupError) as error:

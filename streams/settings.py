@@ -44,6 +44,9 @@ class Settings(BaseSettings):
     model_timeout: float = Field(default=120.0, gt=0)
     """Seconds for one request to the model."""
 
+    grace: float = Field(default=20.0, ge=0)
+    """Seconds a worker that is told to stop waits for the calls that are under way."""
+
     instance: str | None = None
     """Name of this worker for its transactional ids; unset: made of host name and a free number."""
 

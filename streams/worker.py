@@ -35,6 +35,7 @@ class Worker:
         instances: Instances,
         concurrency: int | None = None,
         earlier: Completions | None = None,
+        grace: float = GRACE,
     ) -> None:
         """
         Args:
@@ -44,11 +45,12 @@ class Worker:
             instances: gives the transactional ids.
             concurrency: calls at once of each stage; by default as each says.
             earlier: the completions that may be taken again; None asks every question.
+            grace: seconds it waits, when it leaves, for the calls that are under way.
 
         Raises:
             UsageError: a topic or prompt is missing, or joined topics don't fit.
         """
-        self._instances, self._earlier = instances, earlier
+        self._instances, self._earlier, self._grace = instances, earlier, grace
         self._thread = OwnThread()
         self.loops: list[ExactlyOnce] = []
         for stage in stages:
@@ -80,7 +82,7 @@ class Worker:
 
     def _run(self, loop: ExactlyOnce) -> None:
         try:
-            loop.run(GRACE)
+            loop.run(self._grace)
         except PressroomError as error:
             self.failure = self.failure or type(error)(f"{loop.stage.name}: {error}")
         except Exception as error:  # a bug: say which stage, stop the others

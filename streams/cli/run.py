@@ -229,6 +229,7 @@ def start_worker(
         Instances(current.home, current.instance),
         concurrency,
         current.completions(config) if asks else None,
+        current.grace,
     )
     made.start()
     return made

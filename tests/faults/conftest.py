@@ -216,7 +216,8 @@ class Bench:
         ]
         for topic, expected in zip(self.outputs_of, texts, strict=True):
             seen = oracle.read(self.servers, topic.name, schema_of(topic.record))
-            assert not (bad := oracle.judge(seen, expected, "text")), (topic.name, bad)
+            bad = oracle.judge(seen, expected, "text")
+            assert not bad, (topic.name, bad, [dead["message"] for dead in self.dead_letters()])
             assert not oracle.disagreement(self.follower.settled(topic.name), seen), topic.name
         assert not (left := self.left()), left
         self.check_bills()

@@ -109,6 +109,7 @@ def test_retries_are_capped(bench: Bench, policy: str) -> None:
 @pytest.mark.fault("endpoint: SIGTERM while every call hangs")
 def test_a_worker_leaves_though_no_answer_comes(bench: Bench) -> None:
     bench.model.spoil = lambda *_: Mishap.HANG
+    bench.workers.environment["PRESSROOM_GRACE"] = "1"
     bench.write(COUNT)
     worker = bench.workers.start("all")
     bench.wait_until(lambda: bench.model.requests >= 16)

@@ -144,6 +144,17 @@ def test_the_same_instance_started_twice_leaves_one(bench: Bench) -> None:
     bench.run_to_the_end()
 
 
+@pytest.mark.fault("SIGSTOP, shorter than the session")
+def test_a_worker_paused_for_less_than_its_session_goes_on(bench: Bench) -> None:
+    bench.write(200)
+    worker = bench.workers.start("all")
+    bench.await_outputs("answers", 20)
+    bench.pause(worker)
+    threading.Event().wait(4)  # others could have its partitions by now, for all it knows
+    bench.workers.signal(worker, signal.SIGCONT)
+    bench.finish([worker])
+
+
 def test_a_worker_paused_beyond_its_session_and_its_transaction_does_no_harm(bench: Bench) -> None:
     bench.write(300)
     paused = bench.workers.start("all")

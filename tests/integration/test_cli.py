@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -265,6 +266,25 @@ def test_a_worker_that_is_told_to_stop_commits_what_is_finished(
     assert sorted(model.bills) == sorted(lines)
     audit = cli.run("audit", "--json")
     assert (audit.status, audit.json["stages"][0]["outputs"]) == (0, 160)
+
+
+def test_a_worker_without_patience_leaves_calls_behind(cli: Cli, model: ModelServer) -> None:
+    ingested = cli.start("ingest", "-")
+    assert cli.end(ingested, "a letter").status == 0
+    asked, answer = threading.Event(), threading.Event()
+
+    def before() -> None:
+        asked.set()
+        answer.wait(60)
+
+    model.before = before
+    worker = cli.start("worker", "gist", "--json", PRESSROOM_GRACE="0")
+    assert asked.wait(60)
+    worker.send_signal(signal.SIGTERM)
+    stopped = cli.end(worker)
+    answer.set()
+    assert stopped.status == 0
+    assert stopped.json["stages"] == [{"stage": "gist", "committed": 0}]
 
 
 # --- wrong use -----------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from streams import local
 from streams.cli import app
 from streams.prices import load_prices
+from streams.settings import Settings
 from tests.integration.conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
@@ -88,6 +89,10 @@ class Reader:
             path = self.folder / "prices.toml"
             path.write_text(block.text, encoding="utf-8")
             load_prices(path)
+        elif block.language == "properties" and block.file:
+            path = self.folder / block.file
+            path.write_text(block.text, encoding="utf-8")
+            Settings(bootstrap_servers="localhost:1", properties=path).client_config()
         elif block.language == "console":
             for line in block.text.splitlines():
                 self._command(block, line)
