@@ -332,11 +332,12 @@ class ExactlyOnce:
             self._conclude()
         if time.monotonic() < self._not_before or (self._unknown and not self._settle()):
             return
-        self._batch = self._finished() or self._to_confirm()
-        if not self._batch:
+        batch = self._finished() or self._to_confirm()
+        group = self._consumer.consumer_group_metadata() if batch else None
+        # of one without a name, that was thrown out and will hear of it, offsets are taken unseen
+        if group is None or not self._consumer.memberid():
             return
-        self._begun_after = self._presence.absences
-        group = self._consumer.consumer_group_metadata()
+        self._batch, self._begun_after = batch, self._presence.absences
         try:
             self._producer.write(_records(self._batch))
         except PressroomError as error:

@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 
 from producers.transactional import TransactionalProducer
 from schemas.codec import codec_for
-from schemas.errors import DecodeError
+from schemas.errors import DecodeError, RetryLater
 from schemas.message import Outgoing
 from schemas.record import schema_of
 from schemas.records import DeadLetter
@@ -56,9 +56,12 @@ class Bench:
 
     def write(self, count: int, keys: int = 7) -> None:
         """Appends numbered lines under a few keys."""
-        producer = TransactionalProducer(self.config, unique("writer"))
-        producer.open()
-        producer.commit(self.lines(count, keys))
+        producer, lines = (
+            TransactionalProducer(self.config, unique("writer")),
+            self.lines(count, keys),
+        )
+        self.wait_until(lambda: _opened(producer))  # the broker may be on its way back
+        producer.commit(lines)
 
     def lines(self, count: int, keys: int = 7) -> list[Outgoing]:
         """The next numbered lines, which are expected to be written."""
@@ -258,6 +261,14 @@ class Bench:
             if after < len(arrivals):
                 self.row.recovery.append(round(arrivals[after] - strike, 3))
         self._strikes.clear()
+
+
+def _opened(producer: TransactionalProducer) -> bool:
+    try:
+        producer.open()
+    except RetryLater:
+        return False
+    return True
 
 
 def _succeeds(decode: Callable[[bytes], object], value: bytes) -> bool:

@@ -28,7 +28,7 @@ LEDGER_ENTRY: Any = fastavro.schema.load_schema(
 )
 """The ledger's contract."""
 
-_PATIENCE = 60.0
+_PATIENCE = 120.0
 
 
 @dataclass(frozen=True)
