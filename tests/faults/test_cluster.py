@@ -1,0 +1,155 @@
+"""Three brokers, each replica thrice: what is away is done without, and nothing is lost or doubled."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.faults.conftest import Bench
+from tests.support.cluster import BROKERS, Cluster
+from tests.support.workers import Process
+
+LINES = 500
+"""There are some left when the fault comes."""
+MORE = 100
+"""Written when it is over."""
+PAUSE = 30.0
+"""Seconds, longer than any session and than any transaction may last."""
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    made = Cluster(tmp_path_factory.mktemp("cluster"), getattr(request, "param", "combined"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def healed(cluster: Cluster) -> Iterator[None]:
+    """The next test finds the cluster whole."""
+    yield
+    cluster.heal()
+
+
+@pytest.fixture(scope="module")
+def bootstrap_servers(cluster: Cluster) -> str:
+    return cluster.address
+
+
+@pytest.fixture(scope="module")
+def kafka(cluster: Cluster) -> dict[str, object]:
+    return cluster.config
+
+
+def _start(bench: Bench) -> list[Process]:
+    """Two workers that are in the middle of it."""
+    workers = []
+    for name in ("one", "two"):
+        bench.workers.environment["PRESSROOM_INSTANCE"] = name
+        workers.append(bench.workers.start("all"))
+    bench.await_outputs("answers", 100)
+    return workers
+
+
+def _transactional_id(bench: Bench) -> str:
+    return f"{bench.module.pipeline.stages['ask'].group}.one"
+
+
+VICTIMS: dict[str, Callable[[Bench, Cluster], int]] = {
+    "input's leader": lambda bench, cluster: cluster.leader(bench.module.lines.name),
+    "output's leader": lambda bench, cluster: cluster.leader(bench.module.answers.name),
+    "ledger's leader": lambda bench, cluster: cluster.leader(bench.ledger),
+    "group coordinator": lambda bench, cluster: cluster.group_coordinator(
+        bench.module.pipeline.stages["ask"].group
+    ),
+    "transaction coordinator": lambda bench, cluster: cluster.transaction_coordinator(
+        _transactional_id(bench)
+    ),
+}
+"""Which broker is struck."""
+
+
+@pytest.mark.fault("one of three brokers killed")
+@pytest.mark.parametrize(
+    "victim",
+    [
+        v if v == "transaction coordinator" else pytest.param(v, marks=pytest.mark.long)
+        for v in VICTIMS
+    ],
+)
+def test_killed_done_without_and_started_again(bench: Bench, cluster: Cluster, victim: str) -> None:
+    bench.write(LINES)
+    workers = _start(bench)
+    chosen = VICTIMS[victim](bench, cluster)
+    cluster.kill(chosen)
+    bench.struck(0)
+    bench.await_the_rest()
+    cluster.up([chosen])
+    bench.write(MORE)
+    bench.finish(workers)
+
+
+@pytest.mark.long
+@pytest.mark.fault("leaders and coordinators bounce")
+def test_leaders_and_coordinators_bounce(bench: Bench, cluster: Cluster) -> None:
+    bench.write(LINES)
+    workers = _start(bench)
+    for victim in VICTIMS.values():
+        chosen = victim(bench, cluster)
+        cluster.kill(chosen)
+        bench.struck(0)
+        cluster.up([chosen])
+        cluster.await_in_sync()
+        bench.write(MORE)
+    bench.finish(workers)
+
+
+@pytest.mark.long
+@pytest.mark.fault("rolling restart of all brokers")
+def test_all_brokers_are_restarted_one_after_the_other(bench: Bench, cluster: Cluster) -> None:
+    bench.write(LINES)
+    workers = _start(bench)
+    for number in BROKERS:
+        bench.struck(0)
+        cluster.restart(number)
+        bench.write(2 * MORE)
+    bench.finish(workers)
+
+
+@pytest.mark.long
+@pytest.mark.fault("one of three brokers paused 30 s")
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_paused_and_done_without(bench: Bench, cluster: Cluster, victim: str) -> None:
+    bench.write(LINES)
+    workers = _start(bench)
+    chosen = VICTIMS[victim](bench, cluster)
+    cluster.pause(chosen)
+    bench.struck(0)
+    until = time.monotonic() + PAUSE
+    bench.patience = PAUSE
+    bench.await_the_rest()
+    time.sleep(max(until - time.monotonic(), 0))
+    cluster.go_on(chosen)
+    cluster.await_in_sync()
+    bench.write(MORE)
+    bench.finish(workers)
+
+
+@pytest.mark.long
+@pytest.mark.fault("min in-sync replicas lost and regained")
+@pytest.mark.parametrize("cluster", ["combined", "apart"], indirect=True)
+def test_two_brokers_are_away_and_come_back(bench: Bench, cluster: Cluster) -> None:
+    bench.write(LINES)
+    workers = _start(bench)
+    left = VICTIMS["output's leader"](bench, cluster)
+    away = [number for number in BROKERS if number != left]
+    cluster.kill(*away)
+    bench.struck(0)
+    time.sleep(PAUSE / 2)
+    bench.struck(0)
+    cluster.up(away)
+    cluster.await_in_sync()
+    bench.write(MORE)
+    bench.finish(workers)
