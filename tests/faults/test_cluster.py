@@ -4,9 +4,18 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+)
 
+from schemas.errors import Stop
+from schemas.records import Original
+from schemas.topics import Topic
+from streams.admin import create_topics, durability_warnings
 from tests.faults.conftest import Bench
 from tests.support.cluster import BROKERS, Cluster
+from tests.support.config import configure, unique
 from tests.support.workers import Process
 
 LINES = 500
@@ -69,6 +78,34 @@ VICTIMS: dict[str, Callable[[Bench, Cluster], int]] = {
     ),
 }
 """Which broker is struck."""
+
+
+def _described(cluster: Cluster, topic: Topic[Original]) -> tuple[int, str]:
+    """The replicas of a topic's partitions, and how many have to be in sync."""
+    admin = AdminClient(cluster.config)
+    partitions = admin.list_topics(timeout=30).topics[topic.name].partitions.values()
+    (replicas,) = {len(p.replicas) for p in partitions}
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic.name)
+    settings = admin.describe_configs([resource])[resource].result(30)
+    return replicas, str(settings["min.insync.replicas"].value)
+
+
+def test_topics_are_replicated_and_those_that_are_not_enough_are_named(cluster: Cluster) -> None:
+    by_default, thrice, twice, once = (Topic(unique("replicated"), Original) for _ in range(4))
+    for topic, replication in ((by_default, None), (thrice, 3), (twice, 2), (once, 1)):
+        create_topics(cluster.config, [topic], replication)
+    cluster.await_in_sync()
+    assert _described(cluster, by_default) == _described(cluster, thrice) == (3, "2")
+    assert _described(cluster, twice) == (2, "1")
+    assert not durability_warnings(cluster.config, [by_default, thrice])
+    configure(cluster.config, by_default.name, "min.insync.replicas", "3")
+    weak = durability_warnings(cluster.config, [by_default, thrice, twice, once])
+    assert sorted(line.split(":")[0] for line in weak) == sorted(
+        topic.name for topic in (by_default, twice, once)
+    )
+    assert sum("PRESSROOM_REPLICATION=3" in line for line in weak) == 1
+    with pytest.raises(Stop, match="only 3 broker"):
+        create_topics(cluster.config, [Topic(unique("replicated"), Original)], 4)
 
 
 @pytest.mark.fault("one of three brokers killed")

@@ -2,13 +2,13 @@
 
 import signal
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from streams.local.ports import HOST, choose, is_listening
@@ -128,8 +128,7 @@ class Cluster:
         """SIGKILL."""
         for number in numbers:
             self._nodes[number].signal(signal.SIGKILL)
-        for number in numbers:
-            self._wait(lambda n=number: not self._nodes[n].alive, f"{number} to be gone")
+        self._wait(lambda: not any(self._nodes[n].alive for n in numbers), f"{numbers} to be gone")
 
     def restart(self, number: int) -> None:
         """SIGTERM, as an administrator does; returns when all replicas are in sync again."""
@@ -185,16 +184,6 @@ class Cluster:
         """The broker that coordinates the transactions of an id."""
         count = len(self._admin().list_topics(timeout=30).topics[_TRANSACTIONS].partitions)
         return self.leader(_TRANSACTIONS, (_java_hash(transactional_id) & 0x7FFFFFFF) % count)
-
-    def in_sync(self, topics: Iterable[str] | None = None) -> dict[TopicPartition, int]:
-        """How many replicas of each partition are in sync; of all topics by default."""
-        known = self._admin().list_topics(timeout=5).topics
-        chosen = known if topics is None else topics
-        return {
-            TopicPartition(name, number): len(partition.isrs)
-            for name in chosen
-            for number, partition in known[name].partitions.items()
-        }
 
     def await_in_sync(self) -> None:
         """Waits until all brokers are there and each partition's replicas are in sync."""
