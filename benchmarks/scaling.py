@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -160,6 +161,25 @@ class Run:
                 raise RuntimeError(f"waited {_PATIENCE:g} s for {what}")
             time.sleep(pause)
 
+    @contextmanager
+    def fed(self) -> Iterator[None]:
+        """Meanwhile records come at half of the rate that one worker can do."""
+        over = threading.Event()
+
+        def feed() -> None:
+            number = 0
+            while not over.wait(5 * 2 * CALL / AT_ONCE):
+                fill(self.config, self.topics.documents, 5, begin=number)
+                number += 5
+
+        feeder = threading.Thread(target=feed)
+        feeder.start()
+        try:
+            yield
+        finally:
+            over.set()
+            feeder.join()
+
     def reader(self, topic: Topic[Any]) -> Reader:
         return Reader(self.config, self._all(topic))
 
@@ -274,10 +294,8 @@ class Scaling:
 
     def _kill(self, settings: Setting, number: int) -> tuple[float, float, float]:
         self._say(f"a kill with {dict(settings)}, round {number}")
-        with (
-            self._run(8, int(2 * AT_ONCE / CALL * 90)) as run,
-            run.reader(run.topics.answers) as tail,
-        ):
+        # fed as it goes, or what waits in one partition would hold up another's
+        with self._run(8, 0) as run, run.reader(run.topics.answers) as tail, run.fed():
             options = f"--concurrency={AT_ONCE}"
             run.team.start("ask", settings, options)
             run.wait(lambda: tail.poll(0.1), "an answer", 0)

@@ -4,14 +4,14 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     ConfigResource,
     NewTopic,
 )
 
-from consumers.reader import Partition, partitions_of
+from consumers.reader import DEFAULTS, Partition, partitions_of
 from schemas.errors import RetryLater, Stop, UsageError
 from streams.stage import AnyTopic, Stage
 
@@ -144,16 +144,13 @@ def committed_offsets(config: Mapping[str, Any], stage: Stage) -> dict[Partition
     """
     counts = partitions_of(config, [t.name for t in stage.reads])
     found = {(t, p): 0 for t, count in counts.items() for p in range(count)}
-    request = [ConsumerGroupTopicPartitions(stage.group)]
-    admin = AdminClient(dict(config))  # a client that is let go of answers no more
-    futures = admin.list_consumer_group_offsets(
-        request, require_stable=True, request_timeout=_TIMEOUT
-    )
+    # a consumer that never joins: asked by an admin client, librdkafka ends the whole process when the
+    # group's coordinator goes away meanwhile (its issue 4605)
+    client = Consumer(DEFAULTS | dict(config) | {"group.id": stage.group})
     try:
-        answer = futures[stage.group].result()
+        answer = client.committed([TopicPartition(*at) for at in found], _TIMEOUT)
     except KafkaException as failure:
         raise RetryLater(f"can't read offsets: {failure.args[0].str()}") from failure
-    for tp in answer.topic_partitions or ():
-        if tp.offset >= 0 and (tp.topic, tp.partition) in found:
-            found[tp.topic, tp.partition] = tp.offset
-    return found
+    finally:
+        client.close()
+    return found | {(tp.topic, tp.partition): tp.offset for tp in answer if tp.offset >= 0}

@@ -150,6 +150,7 @@ class ExactlyOnce:
         self._most_waiting = WINDOW * at_once if self.stage.uses_llm else 3 * MAX_TRANSACTION
         self._make_consumer = make_consumer
         self._earlier = earlier
+        self._presence = Presence(self.stage)
         self._ledger: Ledger | None = None
         self._tasks: dict[int, Task] = {}
         self._partitions: set[Partition] = set()
@@ -179,7 +180,6 @@ class ExactlyOnce:
             Stop: going on would do harm; the message says what to do.
         """
         self._consumer = self._make_consumer(self._consumer_config())
-        self._presence = Presence(self._consumer, self.stage.group, self._config)
         if self._processor.caller is not None:
             prices = self._processor.caller.prices
             self._ledger = Ledger(self.stage, self._config, prices, self._earlier)
@@ -231,6 +231,7 @@ class ExactlyOnce:
             | {"session.timeout.ms": int(SESSION_TIMEOUT * 1000)}
             | self._config
             | {"group.id": self.stage.group, "enable.auto.commit": False}
+            | {"on_commit": lambda error, _: self._presence.committed(self._consumer, error)}
         )
 
     # --- 1 poll -------------------------------------------------------------------------------
@@ -250,7 +251,7 @@ class ExactlyOnce:
     def _accept_some(self, most: int) -> list[Work]:
         busy = self.in_work > 0
         first = self._consumer.poll(0 if busy else _IDLE_POLL)
-        self._presence.polled()
+        self._presence.polled(self._consumer)
         if first is None:
             if busy:
                 self._runner.wait(_BUSY_WAIT)
@@ -502,7 +503,7 @@ class ExactlyOnce:
         self._runner.begin_no_more()
         until = time.monotonic() + grace
         while (self._runner.busy() or self._finished()) and time.monotonic() < until:
-            self._presence.polled()
+            self._presence.polled(self._consumer)
             self._commit_all()
             self._check()
             self._runner.wait(_BUSY_WAIT)

@@ -2,56 +2,57 @@
 
 A process that was stopped, by a signal or with its whole machine, for longer than its session does not
 know yet that others have its partitions when it goes on. Would it ask the model, it would pay for what
-they have paid. So after a pause no call begins before the group's coordinator has named the worker as a
-member: nobody else has been given its partitions then.
+they have paid. So after a pause no call begins before the group's coordinator has accepted a commit of
+the worker, which it does of members alone: nobody else has been given its partitions then.
+
+The commit is of an offset nobody reads, in the ledger's first partition. To have the group described
+would be plainer, but librdkafka ends the whole process when the coordinator goes away while it is asked
+for that (its issue 4605).
 """
 
 import asyncio
 import time
-from collections.abc import Mapping
-from concurrent.futures import Future
-from functools import cached_property
-from typing import Any
 
-from confluent_kafka import Consumer, KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streams.calls import Begin
 from streams.llm import Ask, Keep, Question
 from streams.model import Completion
+from streams.stage import Stage
 
 _ABSENCE = 3.0
 """Seconds without polling after which the coordinator is asked; a session lasts longer."""
 _INQUIRY = 0.2
 """Seconds between two questions to the coordinator."""
-_TIMEOUT = 10.0
 _BUSY_WAIT = 0.005
 
 
 class Presence:
-    """One worker's, as a member of one group."""
+    """One worker's, as a member of one group. All but :meth:`keeping` is the polling thread's."""
 
-    def __init__(self, consumer: Consumer, group: str, config: Mapping[str, Any]) -> None:
-        """
-        Args:
-            consumer: the member.
-            group: its group's id.
-            config: librdkafka settings of a client that may ask the coordinator.
-        """
-        self._consumer, self._group, self._config = consumer, group, dict(config)
+    def __init__(self, stage: Stage) -> None:
+        self._probe = TopicPartition(stage.ledger.name, 0, 0) if stage.ledger else None
         self._polled = time.monotonic()
         self._certain = True
-        self._answer: Future[Any] | None = None
+        self._member: str | None = None
+        self._waiting = False
         self._not_before = 0.0
 
-    def polled(self) -> None:
-        """Called by the thread that polls, each time it has polled."""
+    def polled(self, consumer: Consumer) -> None:
+        """Called each time the member has polled."""
         now = time.monotonic()
         if now - self._polled > _ABSENCE:
-            self._certain, self._answer = False, None
+            self._certain, self._member = False, None
         self._polled = now
-        if not self._certain:
-            self._inquire(now)
+        if self._probe is not None and not self._certain and not self._waiting:
+            self._inquire(consumer, self._probe, now)
+
+    def committed(self, consumer: Consumer, error: KafkaError | None) -> None:
+        """Called with the coordinator's answer to a commit."""
+        self._waiting = False
+        # who was thrown out has another id, or none, once it knows; then it was given anew what it has
+        if error is None and self._member and self._member == consumer.memberid():
+            self._certain = True
 
     def keeping(self, keep: Keep) -> Keep:
         """The same, except that no request is made while it is uncertain whether it is a member."""
@@ -73,23 +74,14 @@ class Presence:
         while not self._certain or time.monotonic() - self._polled > _ABSENCE:
             await asyncio.sleep(_BUSY_WAIT)
 
-    def _inquire(self, now: float) -> None:
-        if self._answer is not None:
-            if self._answer.done():
-                self._certain, self._answer = self._is_member(self._answer), None
-        elif now >= self._not_before:
-            self._not_before = now + _INQUIRY
-            found = self._admin.describe_consumer_groups([self._group], request_timeout=_TIMEOUT)
-            self._answer = found[self._group]
-
-    def _is_member(self, answer: Future[Any]) -> bool:
+    def _inquire(self, consumer: Consumer, probe: TopicPartition, now: float) -> None:
+        member = consumer.memberid()
+        # without an id a commit would be taken when the group is empty, as one of no member
+        if not member or now < self._not_before:
+            return
+        self._not_before = now + _INQUIRY
         try:
-            members = {member.member_id for member in answer.result().members}
+            consumer.commit(offsets=[probe], asynchronous=True)
         except KafkaException:  # it is asked again
-            return False
-        # who was thrown out has another id, or none, once it knows; then it was given anew what it has
-        return self._consumer.memberid() in members
-
-    @cached_property
-    def _admin(self) -> AdminClient:
-        return AdminClient(self._config)
+            return
+        self._member, self._waiting = member, True

@@ -165,7 +165,6 @@ def test_paused_and_done_without(bench: Bench, cluster: Cluster, victim: str) ->
     cluster.pause(chosen)
     bench.struck(0)
     until = time.monotonic() + PAUSE
-    bench.patience = PAUSE
     bench.await_the_rest()
     time.sleep(max(until - time.monotonic(), 0))
     cluster.go_on(chosen)

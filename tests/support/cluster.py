@@ -37,6 +37,8 @@ share.coordinator.state.topic.min.isr=2
 # what is away is noticed soon
 broker.session.timeout.ms=3000
 replica.lag.time.max.ms=3000
+# a coordinator that told a hanging broker of a transaction's end tells its successor after so long
+request.timeout.ms=5000
 controlled.shutdown.retry.backoff.ms=500
 """
 _BROKER = """\

@@ -1,13 +1,12 @@
-"""A worker that was away makes no request before the group's coordinator has named it."""
+"""A worker that was away makes no request before the group's coordinator has taken its commit."""
 
 import asyncio
-from concurrent.futures import Future
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from streams import presence
 from streams.llm import Question
@@ -20,19 +19,23 @@ HELD = 0.05
 
 
 class Group:
-    """The coordinator, asked by a client that answers when it is told to."""
+    """The coordinator, and the member's client, which asks it by committing."""
 
     def __init__(self) -> None:
-        self.asked: list[Future[Any]] = []
+        self.asked = 0
+        self.member = "me"
+        self.error: KafkaException | None = None
 
-    def describe_consumer_groups(self, groups: list[str], **_: object) -> dict[str, Future[Any]]:
-        self.asked.append(Future())
-        return dict.fromkeys(groups, self.asked[-1])
+    def memberid(self) -> str:
+        return self.member
 
-    def name(self, *members: str) -> None:
-        """Answers with these members."""
-        found = [SimpleNamespace(member_id=member) for member in members]
-        self.asked[-1].set_result(SimpleNamespace(members=found))
+    def commit(self, offsets: list[TopicPartition], asynchronous: bool) -> None:
+        assert asynchronous
+        (probe,) = offsets
+        assert (probe.topic, probe.partition, probe.offset) == ("p.s.ledger", 0, 0)
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
 
 
 class Clock:
@@ -56,11 +59,9 @@ def group() -> Group:
 
 
 @pytest.fixture
-def present(clock: Clock, group: Group) -> Presence:
-    consumer: Any = SimpleNamespace(memberid=lambda: "me")
-    made = Presence(consumer, "g", {})
-    made.__dict__["_admin"] = group
-    return made
+def present(clock: Clock) -> Presence:
+    stage: Any = SimpleNamespace(ledger=SimpleNamespace(name="p.s.ledger"))
+    return Presence(stage)
 
 
 async def _is_asked(present: Presence) -> bool:
@@ -87,14 +88,22 @@ def asked(present: Presence) -> bool:
     return asyncio.run(_is_asked(present))
 
 
-def _poll(present: Presence, clock: Clock, *, after: float) -> None:
+def _poll(present: Presence, clock: Clock, group: Any, *, after: float) -> None:
     clock.now += after
-    present.polled()
+    present.polled(group)
+
+
+def _accept(present: Presence, group: Any) -> None:
+    present.committed(group, None)
+
+
+def _refuse(present: Presence, group: Any, code: int) -> None:
+    present.committed(group, KafkaError(code))
 
 
 def test_one_that_polls_asks_at_once(present: Presence, clock: Clock, group: Group) -> None:
     for before, now in pairwise([0.0, 1.0, 2.9]):
-        _poll(present, clock, after=now - before)
+        _poll(present, clock, group, after=now - before)
     assert asked(present)
     assert not group.asked
 
@@ -104,34 +113,66 @@ def test_one_that_was_away_asks_nothing_before_it_polls(present: Presence, clock
     assert not asked(present)
 
 
-def test_one_that_is_named_goes_on(present: Presence, clock: Clock, group: Group) -> None:
-    _poll(present, clock, after=20)
+def test_one_whose_commit_is_taken_goes_on(present: Presence, clock: Clock, group: Group) -> None:
+    _poll(present, clock, group, after=20)
     assert not asked(present)
-    group.name("you", "me")
-    _poll(present, clock, after=0.1)
+    _accept(present, group)
+    _poll(present, clock, group, after=0.1)
     assert asked(present)
 
 
-def test_one_that_is_not_named_asks_again(present: Presence, clock: Clock, group: Group) -> None:
-    _poll(present, clock, after=20)
-    group.name("you")
-    _poll(present, clock, after=0.1)
+def test_one_whose_commit_is_refused_asks_again(
+    present: Presence, clock: Clock, group: Group
+) -> None:
+    _poll(present, clock, group, after=20)
+    _refuse(present, group, KafkaError.UNKNOWN_MEMBER_ID)
+    _poll(present, clock, group, after=0.1)
     assert not asked(present)
-    _poll(present, clock, after=0.5)
-    group.asked[-1].set_exception(KafkaException(KafkaError(KafkaError._TIMED_OUT)))
-    _poll(present, clock, after=0.1)
+    _poll(present, clock, group, after=0.5)
+    _refuse(present, group, KafkaError._TIMED_OUT)
+    group.error = KafkaException(KafkaError(KafkaError._STATE))
+    _poll(present, clock, group, after=0.5)
+    group.error = None
+    _poll(present, clock, group, after=0.5)
     assert not asked(present)
-    _poll(present, clock, after=0.5)
-    group.name("me")
-    _poll(present, clock, after=0.1)
+    _accept(present, group)
     assert asked(present)
-    assert len(group.asked) == 3
+    assert group.asked == 4
+
+
+def test_one_question_at_a_time(present: Presence, clock: Clock, group: Group) -> None:
+    for _ in range(5):
+        _poll(present, clock, group, after=2.5)
+    _poll(present, clock, group, after=20)
+    for _ in range(5):
+        _poll(present, clock, group, after=2.5)
+    assert group.asked == 1
+
+
+def test_one_without_an_id_does_not_even_ask(present: Presence, clock: Clock, group: Group) -> None:
+    group.member = ""
+    _poll(present, clock, group, after=20)
+    assert not group.asked
+    assert not asked(present)
+
+
+def test_a_commit_under_an_id_that_it_has_no_more_counts_for_nothing(
+    present: Presence, clock: Clock, group: Group
+) -> None:
+    _poll(present, clock, group, after=20)
+    group.member = "me anew"
+    _accept(present, group)
+    assert not asked(present)
 
 
 def test_an_answer_from_before_another_pause_counts_for_nothing(
     present: Presence, clock: Clock, group: Group
 ) -> None:
-    _poll(present, clock, after=20)
-    group.name("me")
-    _poll(present, clock, after=20)
+    _poll(present, clock, group, after=20)
+    _poll(present, clock, group, after=20)
+    _accept(present, group)
     assert not asked(present)
+    _poll(present, clock, group, after=0.5)
+    _accept(present, group)
+    assert asked(present)
+    assert group.asked == 2
