@@ -394,6 +394,7 @@ def main() -> int:
     options, screen = arguments(), Console(stderr=True)
     leave_cleanly()
     model = SteadyModel(CALL)
+    tables: list[Figures] = []
     try:
         with (
             tempfile.TemporaryDirectory(prefix="pressroom-scaling-") as folder,
@@ -402,7 +403,9 @@ def main() -> int:
         ):
             sizes = QUICK if options.quick else Sizes()
             scaling = Scaling(config, model, Path(folder), sizes, sayer(status, screen))
-            tables = [scaling.workers(), scaling.kills(), scaling.partitions()]
+            for measure in (scaling.workers, scaling.kills, scaling.partitions):
+                tables.append(measure())
+                tables[-1].show(Console())
     except KeyboardInterrupt:
         screen.print("Interrupted; nothing was left running.")
         return 130
@@ -411,8 +414,6 @@ def main() -> int:
         return 1
     finally:
         model.close()
-    for table in tables:
-        table.show(Console())
     if options.into is not None:
         write_into(options.into, MARK, [f"{machine()}.", *(t.markdown() for t in tables)])
     return 0

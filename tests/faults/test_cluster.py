@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import cast
 
 import pytest
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
@@ -14,14 +16,17 @@ from schemas.records import Original
 from schemas.topics import Topic
 from streams.admin import create_topics, durability_warnings
 from tests.faults.conftest import Bench
-from tests.support.cluster import BROKERS, Cluster
+from tests.support.cluster import BROKERS, Cluster, Layout
 from tests.support.config import configure, unique
+from tests.support.disk import fill, small_disk
 from tests.support.workers import Process
 
 LINES = 500
 """There are some left when the fault comes."""
 MORE = 100
 """Written when it is over."""
+SMALL_DISK = "small disk"
+"""A cluster whose first broker has one."""
 PAUSE = 30.0
 """Seconds, longer than any session and than any transaction may last."""
 
@@ -30,9 +35,15 @@ PAUSE = 30.0
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
-    made = Cluster(tmp_path_factory.mktemp("cluster"), getattr(request, "param", "combined"))
-    yield made
-    made.close()
+    folder, kind = tmp_path_factory.mktemp("cluster"), getattr(request, "param", "combined")
+    with ExitStack() as at_end:
+        if kind == SMALL_DISK:
+            disk = at_end.enter_context(small_disk(folder / "1"))
+            made = Cluster(folder, homes={1: disk})
+        else:
+            made = Cluster(folder, cast(Layout, kind))
+        at_end.callback(made.close)
+        yield made
 
 
 @pytest.fixture(autouse=True)
@@ -186,6 +197,24 @@ def test_two_brokers_are_away_and_come_back(bench: Bench, cluster: Cluster) -> N
     time.sleep(PAUSE / 2)
     bench.struck(0)
     cluster.up(away)
+    cluster.await_in_sync()
+    bench.write(MORE)
+    bench.finish(workers)
+
+
+@pytest.mark.long
+@pytest.mark.fault("the disk of one of three brokers is full")
+@pytest.mark.parametrize("cluster", [SMALL_DISK], indirect=True)
+def test_a_disk_is_full_and_done_without(bench: Bench, cluster: Cluster) -> None:
+    bench.write(LINES)
+    workers = _start(bench)
+    ballast = fill(cluster.home(1))
+    bench.struck(0)
+    # it can't write and leaves, since it has no other disk
+    bench.wait_until(lambda: not cluster.brokers[1].alive, 120)
+    bench.await_the_rest()
+    ballast.unlink()
+    cluster.up([1])
     cluster.await_in_sync()
     bench.write(MORE)
     bench.finish(workers)

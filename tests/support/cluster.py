@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -79,13 +79,13 @@ class Cluster:
         self,
         folder: Path,
         layout: Layout = "combined",
-        homes: Callable[[Path, int], Path] = lambda folder, node: folder / str(node),
+        homes: Mapping[int, Path] | None = None,
     ) -> None:
         """
         Args:
             folder: where its data are.
             layout: who the controllers are.
-            homes: where a broker's data are, if not in a folder of its own in ``folder``.
+            homes: for some brokers where their data are, if not in a folder there.
         """
         apart = layout == "apart"
         voters = (_CONTROLLER,) if apart else BROKERS
@@ -100,7 +100,7 @@ class Cluster:
             kind = _Controller if number == _CONTROLLER else _Member
             if apart:
                 extra += _APART if number == _CONTROLLER else _BROKER
-            member = kind(homes(folder, number), extra, cluster_id)
+            member = kind((homes or {}).get(number, folder / str(number)), extra, cluster_id)
             member.claim(ports[number])
             self._nodes[number] = Node(member)
         self.brokers = {number: self._nodes[number] for number in BROKERS}
@@ -113,6 +113,10 @@ class Cluster:
         except BaseException:
             self.close()
             raise
+
+    def home(self, number: int) -> Path:
+        """Where a broker's data are."""
+        return self._nodes[number].service.home
 
     def up(self, numbers: Collection[int]) -> None:
         """Starts those that were stopped or killed; returns when they answer."""
