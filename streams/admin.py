@@ -1,5 +1,6 @@
 """Creates the topics a pipeline needs, and reads what its consumer groups have committed."""
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -16,6 +17,12 @@ from schemas.errors import RetryLater, Stop, UsageError
 from streams.stage import AnyTopic, Stage
 
 _TIMEOUT = 30.0
+_PASSING = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError._WAIT_COORD,
+)
 _INTERNAL = ("__consumer_offsets", "__transaction_state")
 _MIN_IN_SYNC = "min.insync.replicas"
 
@@ -148,9 +155,20 @@ def committed_offsets(config: Mapping[str, Any], stage: Stage) -> dict[Partition
     # group's coordinator goes away meanwhile (its issue 4605)
     client = Consumer(DEFAULTS | dict(config) | {"group.id": stage.group})
     try:
-        answer = client.committed([TopicPartition(*at) for at in found], _TIMEOUT)
-    except KafkaException as failure:
-        raise RetryLater(f"can't read offsets: {failure.args[0].str()}") from failure
+        answer = _committed(client, [TopicPartition(*at) for at in found])
     finally:
         client.close()
     return found | {(tp.topic, tp.partition): tp.offset for tp in answer if tp.offset >= 0}
+
+
+def _committed(client: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+    until = time.monotonic() + _TIMEOUT
+    while True:
+        try:
+            return client.committed(partitions, _TIMEOUT)
+        except KafkaException as failure:
+            error: KafkaError = failure.args[0]
+            # a broker that was just started does not coordinate yet
+            if error.code() not in _PASSING or time.monotonic() > until:
+                raise RetryLater(f"can't read offsets: {error.str()}") from failure
+            time.sleep(0.1)
