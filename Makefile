@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PEERS := .venv-peers/.installed
 
-.PHONY: help install demo test lint faults bench bench-peers bench-growth clean
+.PHONY: help install demo test lint faults bench bench-peers bench-growth bench-scaling clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -49,6 +49,9 @@ bench-peers: $(PEERS) ## beside other stream processors; about 25 minutes
 
 bench-growth: $(STAMP) ## memory and cost per record as things grow; about 3 minutes
 	@$(BIN)/python -m benchmarks.growth --into docs/benchmarks.md
+
+bench-scaling: $(STAMP) ## more workers, more partitions, a kill; about 15 minutes
+	@$(BIN)/python -m benchmarks.scaling --into docs/benchmarks.md
 
 clean: ## remove what the other targets made here
 	rm -rf .venv .venv-peers build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

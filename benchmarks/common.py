@@ -6,7 +6,7 @@ import platform
 import random
 import signal
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -108,6 +108,11 @@ class Figures:
         """The same as Markdown."""
         lines = [self.header, ["---"] * len(self.header), *self.rows]
         return f"**{self.title}**\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in lines)
+
+
+def sayer(status: Any, screen: Console) -> Callable[[str], None]:
+    """Shows what is going on: a status line in a terminal, lines elsewhere."""
+    return lambda text: status.update(f"{text}…") if screen.is_terminal else screen.print(text)
 
 
 def write_into(page: Path, mark: str, content: Iterable[str]) -> None:

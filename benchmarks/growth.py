@@ -21,7 +21,7 @@ from typing import Any
 from confluent_kafka import KafkaException
 from rich.console import Console
 
-from benchmarks.common import ROOT, Figures, fill, kafka, leave_cleanly, machine, write_into
+from benchmarks.common import ROOT, Figures, fill, kafka, leave_cleanly, machine, sayer, write_into
 from benchmarks.growth_worker import SLOW, Job, Recovery, Sample
 from schemas.records import Document
 from schemas.topics import Topic
@@ -198,7 +198,7 @@ def main() -> int:
             screen.status("Starting…") as status,
         ):
             growth = Growth(
-                config, Path(folder), QUICK if options.quick else Sizes(), _sayer(status, screen)
+                config, Path(folder), QUICK if options.quick else Sizes(), sayer(status, screen)
             )
             tables = [growth.records(), growth.backlog(), growth.large(), *growth.ledger()]
     except KeyboardInterrupt:
@@ -212,11 +212,6 @@ def main() -> int:
     if options.into is not None:
         write_into(options.into, MARK, [f"{machine()}.", *(t.markdown() for t in tables)])
     return 0
-
-
-def _sayer(status: Any, screen: Console) -> Callable[[str], None]:
-    """Shows what is going on: a status line in a terminal, lines elsewhere."""
-    return lambda text: status.update(f"{text}…") if screen.is_terminal else screen.print(text)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,9 @@ DEFAULTS: dict[str, Any] = {
     # the alternative forgets every broker it knew as soon as the last is away; measured: a group
     # whose only broker was killed stood still for ten minutes after it was back
     "metadata.recovery.strategy": "none",
+    # a broker that hangs is given up after so long, rather than after a minute: others lead its
+    # partitions by then
+    "socket.timeout.ms": 10_000,
     "fetch.wait.max.ms": 100,
     "fetch.error.backoff.ms": 50,
     "fetch.message.max.bytes": 8 * 1024 * 1024,

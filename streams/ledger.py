@@ -12,10 +12,12 @@ much as was in flight, however long the ledger is.
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, cast
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -23,7 +25,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from consumers.reader import Reader, end_offsets
 from producers.transactional import DEFAULTS as PRODUCER_DEFAULTS
 from schemas.codec import codec_for
-from schemas.errors import RecordRejected, Stop
+from schemas.errors import RecordRejected, RetryLater, Stop
 from schemas.message import Lineage, Position, Received
 from schemas.records import LedgerEntry
 from streams.completions import Completions
@@ -35,12 +37,26 @@ from streams.stage import OnUnknown, Stage
 log = logging.getLogger(__name__)
 
 _METADATA = "ledger:"
+_PAUSE = 1.0
 
 
 class Writes(Protocol):
     """Writes one entry; returns its offset when it is there for good."""
 
     async def __call__(self, entry: LedgerEntry, page: "Page", partition: int) -> int: ...
+
+
+class ReadsLate(Protocol):
+    """What others have in the ledger between two offsets; blocks."""
+
+    def __call__(self, since: int, until: int) -> Mapping[int, LedgerEntry]: ...
+
+
+class _Known(Exception):
+    """The answer turned out to be in the ledger when the question was about to be asked."""
+
+    def __init__(self, entry: LedgerEntry) -> None:
+        self.entry = entry
 
 
 class Book:
@@ -50,34 +66,38 @@ class Book:
         self,
         partition: int,
         write: Writes,
-        entries: Iterable[LedgerEntry],
+        entries: Mapping[int, LedgerEntry],
         end: int,
         prices: Prices,
         on_unknown: OnUnknown,
         earlier: Completions | None = None,
+        read_late: ReadsLate = lambda since, until: {},
+        committed: Mapping[str, int] | None = None,
     ) -> None:
         """
         Args:
             partition: its number.
             write: writes an entry.
-            entries: those of the calls that were in flight, in the order of the ledger.
+            entries: those of the calls that were in flight by their offsets, in the order of the
+                ledger.
             end: the offset after the last of them.
             prices: what completions cost.
             on_unknown: see :data:`streams.stage.OnUnknown`.
             earlier: the completions that may be taken again; None asks every question.
+            read_late: reads what became readable after ``end`` was found.
+            committed: for each topic the offset that is committed.
         """
         self.partition, self.end = partition, end
+        self._opened_at, self._read_late, self._committed = end, read_late, committed or {}
+        self._looked_back, self._own_begin = False, sys.maxsize
+        self._looking_back = asyncio.Lock()
         self._write, self._prices, self._on_unknown = write, prices, on_unknown
         self._earlier = earlier
         self._results: dict[str, LedgerEntry] = {}
         self._unknown: set[str] = set()
         self.taken_over: dict[str, int] = {}
         """For each input that a predecessor left uncommitted: where its entries begin."""
-        for entry in entries:
-            if entry.kind == "intent":
-                self._unknown.add(entry.call_id)
-            else:
-                self._results[entry.call_id] = entry
+        self._take_in(entries)
 
     async def complete(self, page: "Page", question: Question, ask: Ask) -> Completion:
         """The answer: the one in the ledger, or else a new one, which is put into the ledger.
@@ -97,19 +117,21 @@ class Book:
             return await self._ask(page, question, ask)
 
     async def _ask(self, page: "Page", question: Question, ask: Ask) -> Completion:
-        if question.call_id in self._unknown and self._on_unknown == "park":
-            raise RecordRejected(
-                f"maybe paid: call {question.call_id} was begun and its answer is not known"
-            )
+        self._check_unknown(question)
         began = 0.0
 
         async def begin() -> None:
             nonlocal began
             if not began:  # further tries belong to the same call
                 await self._put(page, self._entry("intent", page, question, question.model))
+                if not self._looked_back:
+                    await self._look_back(question)
                 began = time.monotonic()
 
-        completion = await ask(begin)
+        try:
+            completion = await ask(begin)
+        except _Known as known:
+            return _completion_of(known.entry, reused=known.entry.kind == "reuse")
         entry = self._entry("result", page, question, completion.model)
         entry = _with_result(entry, completion, self._prices, time.monotonic() - began)
         await self._put(page, entry)
@@ -117,13 +139,54 @@ class Book:
             self._earlier.add(entry)
         return completion
 
+    def _check_unknown(self, question: Question) -> None:
+        if question.call_id in self._unknown and self._on_unknown == "park":
+            raise RecordRejected(
+                f"maybe paid: call {question.call_id} was begun and its answer is not known"
+            )
+
+    async def _look_back(self, question: Question) -> None:
+        """Takes in what stands between where the ledger seemed to end and the book's own first entry.
+
+        While too few replicas were in sync the predecessor's last entries were there, but for nobody to
+        read. An entry of our own that is written proves that all before it are readable now.
+        """
+        async with self._looking_back:
+            if not self._looked_back and self._own_begin > self._opened_at:
+                self._take_in(await self._late())
+            self._looked_back = True
+        found = self._results.get(question.call_id)
+        if found is not None:
+            raise _Known(found)
+        self._check_unknown(question)
+
+    async def _late(self) -> Mapping[int, LedgerEntry]:
+        while True:
+            try:
+                span = self._opened_at, self._own_begin
+                return await asyncio.to_thread(self._read_late, *span)
+            except RetryLater as error:
+                log.warning("%s", error)
+                await asyncio.sleep(_PAUSE)
+
+    def _take_in(self, late: Mapping[int, LedgerEntry]) -> None:
+        for offset, entry in late.items():
+            if entry.kind == "intent":
+                self._unknown.add(entry.call_id)
+            else:
+                self._results[entry.call_id] = entry
+            if _is_open(entry.inputs, self._committed):
+                self.taken_over.setdefault(entry.inputs, offset)
+
     async def _reuse(self, page: "Page", earlier: LedgerEntry) -> Completion:
         await self._put(page, replace(earlier, kind="reuse", inputs=page.inputs))
         return _completion_of(earlier, reused=True)
 
     async def _put(self, page: "Page", entry: LedgerEntry) -> None:
         page.begin(self.end)
-        self.end = max(self.end, await self._write(entry, page, self.partition) + 1)
+        offset = await self._write(entry, page, self.partition)
+        self._own_begin = min(self._own_begin, offset)
+        self.end = max(self.end, offset + 1)
 
     def _entry(self, kind: Any, page: "Page", question: Question, model: str) -> LedgerEntry:
         now = time.time_ns() // 1_000_000
@@ -177,7 +240,8 @@ def position(book: Book, pages: Iterable[Page], done: Container[str] = ()) -> in
     """
     end = book.end  # read first: a page that begins meanwhile begins at or after it
     begun = [p.begins for p in pages if p.begins is not None]
-    taken_over = [at for inputs, at in book.taken_over.items() if inputs not in done]
+    # a copy: the calls' thread may add to it
+    taken_over = [at for inputs, at in list(book.taken_over.items()) if inputs not in done]
     return min([*begun, *taken_over], default=end)
 
 
@@ -243,23 +307,20 @@ class Ledger:
                 "its tail was lost, and with it what has been paid for; restore it, or delete "
                 f"the group's offsets ({self._stage.group}) to read and pay from the beginning"
             )
-        entries = self._entries(at, since) if since < end else {}
+        entries = self._entries(at, since, end) if since < end else {}
         log.info(
             "%s: read %d entries of %s:%d from %d in %.2f s",
             self._stage.name, len(entries), *at, since, time.monotonic() - began,
         )  # fmt: skip
-        book = Book(
-            partition, self._write, entries.values(), end,
+        return Book(
+            partition, self._write, entries, end,
             self._prices, self._stage.on_unknown, self._earlier,
+            partial(self._entries, at), committed,
         )  # fmt: skip
-        for offset, entry in entries.items():
-            if _is_open(entry.inputs, committed):
-                book.taken_over.setdefault(entry.inputs, offset)
-        return book
 
-    def _entries(self, at: tuple[str, int], since: int) -> dict[int, LedgerEntry]:
+    def _entries(self, at: tuple[str, int], since: int, until: int) -> dict[int, LedgerEntry]:
         with Reader(self._config, [at], {at: since}) as reader:
-            found = [r for r in reader.settled() if r.value is not None]
+            found = [r for r in reader.settled() if r.value is not None and r.offset < until]
             return {r.offset: self._codec.decode(r.value) for r in found}
 
     def close(self) -> None:

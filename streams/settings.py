@@ -1,7 +1,6 @@
 """Settings: from the environment, with the embedded Kafka and model as defaults."""
 
 import logging
-import os
 import re
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +26,12 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 class Settings(BaseSettings):
     """What the environment says. Every field is also documented in ``docs/settings.md``."""
 
-    model_config = SettingsConfigDict(env_prefix="PRESSROOM_", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        # an empty variable means unset, as it does to the shell's ${X:-}
+        env_prefix="PRESSROOM_",
+        env_ignore_empty=True,
+        populate_by_name=True,
+    )
 
     bootstrap_servers: str | None = None
     """Kafka's address, ``host:port,…``; unset: the embedded Kafka."""
@@ -67,6 +71,9 @@ class Settings(BaseSettings):
     reuse: str = "on"
     """Whether a question that was asked before is answered from the ledgers: ``on``, ``off``, or an age
     up to which (``90s``, ``12h``, ``7d``)."""
+
+    replication: int | None = Field(default=None, ge=1)
+    """Replicas of each partition of the topics that are created; unset: the broker's default."""
 
     properties: Path | None = None
     """A file of librdkafka settings, ``name=value`` lines."""
@@ -152,9 +159,6 @@ def load_settings(**given: Any) -> Settings:
     Raises:
         UsageError: a value is malformed.
     """
-    for name in ("PRESSROOM_BOOTSTRAP_SERVERS", "OPENAI_BASE_URL", "PRESSROOM_MODEL"):
-        if os.environ.get(name) == "":
-            del os.environ[name]  # an empty variable means unset, as it does to the shell's ${X:-}
     try:
         return Settings(**{k: v for k, v in given.items() if v is not None})
     except ValidationError as error:

@@ -101,7 +101,7 @@ class _Demo:
         from streams.cli.run import ingest_paths, write_articles
 
         self._introduce()
-        create_topics(self._config, self._pipeline.topics)
+        create_topics(self._config, self._pipeline.topics, self._settings.replication)
         report = ingest_paths(self._config, self._pipeline, paths, None, limit)
         self._screen.print(_ingested(report))
         outcomes = self._work(report)

@@ -30,15 +30,22 @@ if TYPE_CHECKING:
 def create(json: Json = False) -> None:
     """Create the topics that the pipeline needs and that are missing.
 
+    On a cluster it warns where the loss of one broker would lose records, or stop everything.
+
     Example: pressroom topics create
     """
-    from streams.admin import create_topics
+    from streams.admin import create_topics, durability_warnings
 
-    created = create_topics(settings().client_config(), pipeline().topics)
+    current, chosen = settings(), pipeline()
+    config = current.client_config()
+    created = create_topics(config, chosen.topics, current.replication)
+    warnings = durability_warnings(config, chosen.topics)
     if json:
-        emit({"created": created})
-    else:
-        console().print("\n".join(created) if created else "All topics exist.")
+        emit({"created": created, "warnings": warnings})
+        return
+    console().print("\n".join(created) if created else "All topics exist.")
+    for warning in warnings:
+        console().print(f"Warning: {warning}", markup=False)
 
 
 def ingest(
@@ -58,9 +65,9 @@ def ingest(
     """
     from streams.admin import create_topics
 
-    chosen = pipeline()
-    config = settings().client_config()
-    create_topics(config, chosen.topics)
+    chosen, current = pipeline(), settings()
+    config = current.client_config()
+    create_topics(config, chosen.topics, current.replication)
     report = ingest_paths(config, chosen, paths, topic)
     if json:
         emit(
@@ -197,7 +204,7 @@ def worker(
     config = current.client_config()
     limits = Limits(rpm, tpm, group_rpm, group_tpm, budget_usd, budget_tokens)
     stages = list(chosen.stages.values()) if names == ["all"] else chosen.select(names)
-    create_topics(config, chosen.topics)
+    create_topics(config, chosen.topics, current.replication)
     running = start_worker(current, config, stages, limits, concurrency)
     _stop_on_signals(running.stop)
     try:

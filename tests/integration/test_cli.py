@@ -328,6 +328,13 @@ def test_without_any_model_a_worker_says_what_to_do(cli: Cli) -> None:
     assert "OPENAI_BASE_URL" in refused(cli.run("worker", "gist", OPENAI_BASE_URL=""))
 
 
+def test_more_replicas_than_brokers_get_one_line(cli: Cli) -> None:
+    assert "only 1 broker" in refused(cli.run("topics", "create", PRESSROOM_REPLICATION="2"), 1)
+    made = cli.run("topics", "create", "--json", PRESSROOM_REPLICATION="")
+    assert cli.topic("gists") in made.json["created"]
+    assert made.json["warnings"] == []  # of a cluster of one nothing more can be had
+
+
 def test_a_malformed_setting_is_named(cli: Cli) -> None:
     wrong = cli.run("topics", "create", PRESSROOM_MODEL_TIMEOUT="soon")
     assert "model_timeout" in refused(wrong)

@@ -1,4 +1,4 @@
-"""An embedded Kafka that belongs to one test: to be killed, paused, starved, or hidden by a proxy."""
+"""Kafka processes that belong to a test: to be killed, paused, starved, or hidden by a proxy."""
 
 import signal
 import threading
@@ -11,14 +11,20 @@ from streams.local import maven
 from streams.local.cache import ensure
 from streams.local.kafka import Kafka
 from streams.local.ports import HOST, is_free
+from streams.local.service import State
 from streams.settings import Settings
 
 
-class _Configured(Kafka):
+class Configured(Kafka):
     """The product's broker, with settings of our own after its settings."""
 
     def __init__(self, home: Path, extra: str) -> None:
-        super().__init__(home)
+        """
+        Args:
+            home: where its data are.
+            extra: settings; the last of a name counts.
+        """
+        super().__init__(home.resolve())
         self._extra = extra
 
     def _write_settings(self, name: str, ports: tuple[int, ...], folder: str) -> None:
@@ -27,46 +33,57 @@ class _Configured(Kafka):
         with (self.folder / name).open("a") as file:
             file.write(self._extra.format(host=HOST, broker=broker, controller=controller))
 
+    def claim(self, ports: tuple[int, ...]) -> None:
+        """The ports that it takes from now on, if they are free."""
+        self._remember(State(ports))
 
-class Broker:
-    """Runs from the beginning until closed."""
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Those that it has, or had."""
+        return self._state().ports
 
-    def __init__(self, home: Path, extra: str = "") -> None:
-        """
-        Args:
-            home: where its data are.
-            extra: settings; the last of a name counts.
-        """
+
+class Node:
+    """A process of Kafka that can be started, struck and started again."""
+
+    def __init__(self, service: Configured) -> None:
+        self.service = service
         self._cache = Settings().cache
         ensure([maven.kafka()], self._cache, Console(stderr=True))
-        self._service = _Configured(home.resolve(), extra)
-        self.address = self.up()
 
     def up(self) -> str:
         """Starts it, again if need be; gives its own address."""
-        self._service.start(self._cache, threading.Event())
-        return f"{HOST}:{self._service.port()}"
+        self.service.start(self._cache, threading.Event())
+        return f"{HOST}:{self.service.ports[0]}"
 
     @property
     def log(self) -> str:
         """What it said."""
-        return self._service.log.read_text(errors="replace")
+        return self.service.log.read_text(errors="replace")
 
     @property
     def alive(self) -> bool:
         """Whether its process is there, or its ports are not free yet."""
-        return self._service.is_alive() or not all(map(is_free, self._service._state().ports))
+        return self.service.is_alive() or not all(map(is_free, self.service.ports))
 
     def signal(self, number: signal.Signals) -> None:
         for process in psutil.process_iter(["cmdline"]):
-            if self._service.mark in (process.info["cmdline"] or []):
+            if self.service.mark in (process.info["cmdline"] or []):
                 process.send_signal(number)
                 if number is signal.SIGKILL:
                     process.wait(30)
 
     def close(self) -> None:
         self.signal(signal.SIGCONT)
-        self._service.stop()
+        self.service.stop()
+
+
+class Broker(Node):
+    """A cluster of one. Runs from the beginning until closed."""
+
+    def __init__(self, home: Path, extra: str = "") -> None:
+        super().__init__(Configured(home, extra))
+        self.address = self.up()
 
 
 def behind(listener: int, advertised: int) -> str:

@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
-from schemas.errors import RecordRejected
+from schemas.errors import RecordRejected, RetryLater
 from schemas.message import Received
 from schemas.records import LedgerEntry
+from streams import ledger
 from streams.calls import Begin
 from streams.ledger import Book, Page, from_metadata, position, to_metadata
 from streams.llm import Question
@@ -23,6 +24,9 @@ class Paper:
     def __init__(self, at: int = 0) -> None:
         self.at = at
         self.entries: list[LedgerEntry] = []
+        self.late: dict[int, LedgerEntry] = {}
+        self.reads: list[tuple[int, int]] = []
+        self.away = False
 
     async def write(self, entry: LedgerEntry, page: Page, partition: int) -> int:
         assert partition == 3
@@ -33,7 +37,19 @@ class Paper:
 
     def book(self, *entries: LedgerEntry, on_unknown: OnUnknown = "retry") -> Book:
         prices = Prices({"small": (1.0, 10.0)})
-        return Book(3, self.write, entries, self.at, prices, on_unknown)
+        kept = dict(enumerate(entries, self.at - len(entries)))
+        return Book(3, self.write, kept, self.at, prices, on_unknown, None, self.read)
+
+    def read(self, since: int, until: int) -> dict[int, LedgerEntry]:
+        self.reads.append((since, until))
+        if len(self.reads) == 1 and self.away:
+            raise RetryLater("no broker answers")
+        return {n: e for n, e in self.late.items() if since <= n < until}
+
+    def hold(self, *late: LedgerEntry) -> None:
+        """What a predecessor appended, and what only now can be read."""
+        self.late = dict(enumerate(late, self.at))
+        self.at += len(late)
 
 
 def page(offset: int = 7) -> Page:
@@ -97,6 +113,45 @@ def test_what_is_unknown_is_asked_again_or_parked() -> None:
     assert complete(Paper().book(entry("intent")), page())[1] == 1
     with pytest.raises(RecordRejected, match=r"^maybe paid: call c+ was begun"):
         complete(Paper().book(entry("intent"), on_unknown="park"), page())
+
+
+def test_a_result_that_could_not_be_read_yet_is_found_before_the_call() -> None:
+    paper = Paper(at=100)
+    book = paper.book()
+    paper.hold(entry("intent"), entry("result", "kept"))
+    assert complete(book, page()) == (Completion("kept", "small", 5, 6), 0)
+    assert paper.reads == [(100, 102)]
+    # until its input is committed the next owner needs it too
+    assert position(book, []) == 100
+    assert position(book, [], {page().inputs}) == 103
+
+
+def test_an_intent_that_could_not_be_read_yet_parks_its_call() -> None:
+    paper = Paper()
+    book = paper.book(on_unknown="park")
+    paper.hold(entry("intent"))
+    with pytest.raises(RecordRejected, match=r"^maybe paid: call c+ was begun"):
+        complete(book, page())
+
+
+def test_a_ledger_that_holds_nothing_late_is_not_read_again() -> None:
+    paper = Paper()
+    book = paper.book()
+    assert complete(book, page())[1] == 1
+    assert paper.reads == []
+
+
+def test_the_look_back_waits_for_the_broker_and_is_made_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ledger, "_PAUSE", 0.0)
+    paper = Paper()
+    paper.away = True
+    book = paper.book()
+    paper.hold(entry("result", "kept"))
+    assert complete(book, page())[1] == 0
+    assert complete(book, page())[1] == 0
+    assert paper.reads == [(0, 1), (0, 1)]
 
 
 def test_a_call_that_fails_leaves_its_intent() -> None:
