@@ -30,15 +30,24 @@ if TYPE_CHECKING:
 def create(json: Json = False) -> None:
     """Create the topics that the pipeline needs and that are missing.
 
+    With a schema registry it registers their schemas too, or says why one is refused.
+
     Example: pressroom topics create
     """
     from streams.admin import create_topics
 
-    created = create_topics(settings().client_config(), pipeline().topics)
+    current, topics = settings(), pipeline().topics
+    created = create_topics(current.client_config(), topics)
+    registered = current.framing.prepare(topics)
     if json:
-        emit({"created": created})
-    else:
-        console().print("\n".join(created) if created else "All topics exist.")
+        emit(
+            {"created": created}
+            | ({"registered": registered} if current.schema_registry_url else {})
+        )
+        return
+    console().print("\n".join(created) if created else "All topics exist.")
+    if registered:
+        console().print("\n".join(["Registered:", *registered]))
 
 
 def ingest(
@@ -58,10 +67,9 @@ def ingest(
     """
     from streams.admin import create_topics
 
-    chosen = pipeline()
-    config = settings().client_config()
-    create_topics(config, chosen.topics)
-    report = ingest_paths(config, chosen, paths, topic)
+    chosen, current = pipeline(), settings()
+    create_topics(current.client_config(), chosen.topics)
+    report = ingest_paths(current, chosen, paths, topic)
     if json:
         emit(
             {
@@ -79,7 +87,7 @@ def ingest(
 
 
 def ingest_paths(
-    config: dict[str, Any],
+    current: "Settings",
     chosen: "Pipeline",
     paths: list[str],
     topic: str | None = None,
@@ -93,7 +101,7 @@ def ingest_paths(
     from producers.sources import SourceError, discover
     from schemas.errors import UsageError
 
-    target = chosen.entry(topic)
+    config, target = current.client_config(), chosen.entry(topic)
     with tempfile.TemporaryDirectory(prefix="pressroom-") as spool:
         try:
             sources = discover(paths, sys.stdin.buffer, Path(spool))
@@ -108,6 +116,7 @@ def ingest_paths(
                 chosen.dead_letters,
                 lambda topics: read_settled(config, topics),
                 moved,
+                current.framing,
             )
             return ingestion.run(sources, limit)
 
@@ -229,6 +238,7 @@ def start_worker(
         Instances(current.home, current.instance),
         concurrency,
         current.completions(config) if asks else None,
+        current.framing,
     )
     made.start()
     return made
@@ -259,8 +269,7 @@ def sink(
 
     Example: pressroom sink --into articles/
     """
-    config, chosen = settings().client_config(), pipeline()
-    written = write_articles(config, chosen, topic, into, until_end)
+    written = write_articles(settings(), pipeline(), topic, into, until_end)
     if json:
         emit({"folder": str(into.resolve()), "written": written})
     else:
@@ -268,7 +277,7 @@ def sink(
 
 
 def write_articles(
-    config: dict[str, Any], chosen: "Pipeline", topic: str, into: Path, until_end: bool
+    current: "Settings", chosen: "Pipeline", topic: str, into: Path, until_end: bool
 ) -> int:
     """Runs the Markdown sink; gives how many files it wrote."""
     from consumers.markdown import MarkdownSink
@@ -282,7 +291,8 @@ def write_articles(
     # one group a folder: each folder gets everything
     group = f"{chosen.name}.markdown.{record_id(str(into.resolve()))[:8]}"
     written: list[Path] = []
-    writer = MarkdownSink(config, target, group, into, written.append)
+    config = current.client_config()
+    writer = MarkdownSink(config, target, group, into, written.append, current.framing)
     _stop_on_signals(writer.stop)
     writer.run(until_end)
     return len(written)
