@@ -85,6 +85,29 @@ def _to_json(received: "Received", framing: "Framing") -> dict[str, Any]:
     }
 
 
+def schemas_check(json: Json = False) -> None:
+    """Show what `topics create` would register, or refuse; change nothing. Exit status 1 if it refuses.
+
+    Example: pressroom schemas check --json
+    """
+    from schemas.errors import UsageError
+    from schemas.registry import WireFormat
+
+    framing = settings().framing
+    if not isinstance(framing, WireFormat):
+        raise UsageError("there is no schema registry: set SCHEMA_REGISTRY_URL")
+    changes = framing.changes(pipeline().topics)
+    ok = not any(change.difference for change in changes)
+    if json:
+        fields = ("subject", "version", "difference")
+        emit({"ok": ok, "subjects": [{f: getattr(c, f) for f in fields} for c in changes]})
+    else:
+        said = "\n".join(map(str, changes)) or "The registry has all schemas."
+        console().print(said, markup=False, soft_wrap=True)
+    if not ok:
+        raise typer.Exit(1)
+
+
 def dead_list(json: Json = False) -> None:
     """List the dead letters.
 

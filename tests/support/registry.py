@@ -49,6 +49,8 @@ class Apicurio:
             "APICURIO_KAFKASQL_BOOTSTRAP_SERVERS": bootstrap_servers,
             "APICURIO_KAFKASQL_TOPIC": f"{topic}-journal",
             "APICURIO_KAFKASQL_SNAPSHOTS_TOPIC": f"{topic}-snapshots",
+            # it waits so long for the end of an empty topic, twice
+            "APICURIO_KAFKASQL_CONSUMER_POLL_TIMEOUT": "200",
             "QUARKUS_HTTP_HOST": HOST,
             "QUARKUS_HTTP_PORT": str(port),
             "QUARKUS_MANAGEMENT_HOST": HOST,
