@@ -1,7 +1,6 @@
 """A real schema registry: who reads along, what is refused, and what goes on while it is away."""
 
 import json
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,11 @@ from typing import Any
 import fastavro
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry import (
+    Schema,
+    SchemaRegistryClient,
+    topic_subject_name_strategy,
+)
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
@@ -20,12 +23,13 @@ from tests.support import oracle
 from tests.support.model_server import ModelServer
 from tests.support.registry import Apicurio
 
-GIST = {
+GIST: dict[str, Any] = {
     "type": "record",
     "name": "Gist",
     "namespace": "integration",
     "fields": [{"name": "text", "type": "string"}],
 }
+_BY_TOPIC = {"subject.name.strategy": topic_subject_name_strategy}
 DOCUMENT = {"source": "here", "title": "", "format": "text"}
 
 
@@ -33,10 +37,11 @@ class Stranger:
     """A program that has confluent-kafka and the registry, and nothing of Pressroom."""
 
     def __init__(self, url: str, servers: str) -> None:
-        self.registry = SchemaRegistryClient({"url": url})
+        # without these the client waits for ever for an answer that was lost on its way
+        self.registry = SchemaRegistryClient({"url": url, "timeout": 20, "max.retries": 5})
         self._servers = servers
         self._producer = Producer({"bootstrap.servers": servers})
-        self._deserialize = AvroDeserializer(self.registry)
+        self._deserialize = AvroDeserializer(self.registry, conf=_BY_TOPIC)
 
     def values(self, topic: str) -> list[bytes]:
         """What a topic holds, tombstones left out."""
@@ -53,7 +58,7 @@ class Stranger:
 
     def encode(self, topic: str, schema: dict[str, Any], record: dict[str, Any]) -> bytes:
         """A value, its schema registered."""
-        serialize = AvroSerializer(self.registry, json.dumps(schema))
+        serialize = AvroSerializer(self.registry, json.dumps(schema), conf=_BY_TOPIC)
         value: Any = serialize(record, SerializationContext(topic, MessageField.VALUE))
         assert isinstance(value, bytes)
         return value
@@ -69,7 +74,7 @@ class Stranger:
 
 
 @pytest.fixture
-def wired(cli: Cli, apicurio: Apicurio) -> Iterator[Cli]:
+def wired(cli: Cli, apicurio: Apicurio) -> Cli:
     """The command line with a registry."""
     cli.environment["SCHEMA_REGISTRY_URL"] = apicurio.url
     letters = cli.folder / "letters"
@@ -106,7 +111,8 @@ def assert_audited(cli: Cli) -> dict[str, Any]:
     audit = cli.run("audit", "--json")
     assert audit.json["ok"], audit.json
     stages: dict[str, Any] = {stage["stage"]: stage for stage in audit.json["stages"]}
-    return stages["gist"] | {"size": stages["size"]}
+    found: dict[str, Any] = stages["gist"]
+    return found
 
 
 # --- the main job --------------------------------------------------------------------------------
@@ -234,7 +240,7 @@ def test_a_compatible_schema_becomes_a_new_version_that_reads_older_records(
 ) -> None:
     documents, gists = wired.topic("documents"), wired.topic("gists")
     first = contract("history/document-1")
-    wider = GIST | {"fields": [*GIST["fields"], {"name": "mood", "type": "string"}]}  # type: ignore[misc]
+    wider = GIST | {"fields": [*GIST["fields"], {"name": "mood", "type": "string"}]}
     stranger.register(gists, wider)
     old = {name: value for name, value in DOCUMENT.items() if name != "format"}
     value = stranger.encode(documents, first, old | {"id": "1", "text": "old"})
@@ -277,7 +283,7 @@ def test_an_incompatible_schema_is_refused_before_any_record_is_written(
 def test_a_subject_that_is_held_to_more_stays_so(wired: Cli, stranger: Stranger) -> None:
     gists = wired.topic("gists")
     mood = {"name": "mood", "type": "string"}
-    stranger.register(gists, GIST | {"fields": [*GIST["fields"], mood]})  # type: ignore[misc]
+    stranger.register(gists, GIST | {"fields": [*GIST["fields"], mood]})
     stranger.registry.set_compatibility(f"{gists}-value", "FULL")
     line = line_of(wired.run("topics", "create"), 2)
     assert f"{gists}-value: Gist can't follow version 1: " in line
@@ -312,7 +318,7 @@ def test_workers_go_on_while_the_registry_is_away_and_none_starts(
         line = line_of(wired.end(stopped), 1)
         assert f"the schema registry at {apicurio.url} does not answer" in line
         assert worker.poll() is None
-        assert dead_letters(wired) == [] or pytest.fail("the record is no dead letter")
+        assert dead_letters(wired) == []
         assert "of a later version" not in model.bills
     finally:
         apicurio.up()
@@ -324,7 +330,7 @@ def test_workers_go_on_while_the_registry_is_away_and_none_starts(
     wired.run("worker", "all", "--until-idle", "2")
     texts = [g["text"] for g in stranger.records(gists)]
     assert sorted(texts) == ["again"] * 8 + ["first", "of a later version"]
-    assert assert_audited(wired)["size"]["missing"] == 0
+    assert assert_audited(wired)["inputs"] == 10
 
 
 def test_what_is_no_registry_gets_one_line(wired: Cli, apicurio: Apicurio, tmp_path: Path) -> None:
