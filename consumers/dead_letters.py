@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from consumers.reader import Reader, end_offsets, partitions_of, read_settled
-from schemas.codec import codec_for, describe
+from schemas.codec import SINGLE_OBJECT, Framing
 from schemas.errors import RecordRejected, UsageError
 from schemas.message import Position, Received
 from schemas.records import DeadLetter, Original
@@ -19,6 +19,7 @@ class Letter:
 
     received: Received
     letter: DeadLetter
+    framing: Framing = SINGLE_OBJECT
 
     @property
     def id(self) -> str:
@@ -38,23 +39,25 @@ class Letter:
             "attempts": self.letter.attempts,
             "key": self.key,
             "timestamp": self.received.timestamp,
-            "inputs": [_original_to_json(i) for i in self.letter.inputs],
+            "inputs": [self._original_to_json(i) for i in self.letter.inputs],
+        }
+
+    def _original_to_json(self, original: Original) -> dict[str, Any]:
+        value = original.value
+        _, data = self.framing.describe(value)
+        readable = value is None or data is not None
+        return {
+            "topic": original.topic,
+            "partition": original.partition,
+            "offset": original.offset,
+            "record": data,
+            "bytes": None if readable or value is None else value.decode("utf-8", "replace"),
         }
 
 
-def _original_to_json(original: Original) -> dict[str, Any]:
-    _, data = describe(original.value)
-    value = original.value
-    return {
-        "topic": original.topic,
-        "partition": original.partition,
-        "offset": original.offset,
-        "record": data,
-        "bytes": None if value is None or data is not None else value.decode("utf-8", "replace"),
-    }
-
-
-def dead_letters(config: Mapping[str, Any], topic: Topic[DeadLetter]) -> Iterator[Letter]:
+def dead_letters(
+    config: Mapping[str, Any], topic: Topic[DeadLetter], framing: Framing = SINGLE_OBJECT
+) -> Iterator[Letter]:
     """All dead letters of a pipeline.
 
     Raises:
@@ -62,12 +65,17 @@ def dead_letters(config: Mapping[str, Any], topic: Topic[DeadLetter]) -> Iterato
         RetryLater: no broker answers.
     """
     for received in read_settled(config, [topic.name]):
-        letter = _letter(received)
+        letter = _letter(received, framing)
         if letter is not None:
             yield letter
 
 
-def dead_letter(config: Mapping[str, Any], topic: Topic[DeadLetter], letter_id: str) -> Letter:
+def dead_letter(
+    config: Mapping[str, Any],
+    topic: Topic[DeadLetter],
+    letter_id: str,
+    framing: Framing = SINGLE_OBJECT,
+) -> Letter:
     """One dead letter.
 
     Args:
@@ -85,14 +93,14 @@ def dead_letter(config: Mapping[str, Any], topic: Topic[DeadLetter], letter_id: 
     if at.offset < end_offsets(config, [partition])[partition]:
         with Reader(config, [partition], {partition: at.offset}) as reader:
             received = next(iter(reader.committed()), None)
-        letter = _letter(received) if received and received.position == at else None
+        letter = _letter(received, framing) if received and received.position == at else None
         if letter is not None:
             return letter
     raise UsageError(f"no dead letter {letter_id} in {topic.name}; `pressroom dead list` shows all")
 
 
-def _letter(received: Received) -> Letter | None:
+def _letter(received: Received, framing: Framing) -> Letter | None:
     try:
-        return Letter(received, codec_for(DeadLetter).decode(received.value))
+        return Letter(received, framing.reader(DeadLetter).decode(received.value), framing)
     except RecordRejected:
         return None  # a foreign record in the topic

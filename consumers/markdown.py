@@ -6,24 +6,29 @@ the same files once more instead of others.
 """
 
 import json
+import logging
 import os
 import re
 import threading
 import unicodedata
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from consumers.reader import DEFAULTS, end_offsets, partitions_of, to_received
-from schemas.codec import codec_for
+from schemas.codec import SINGLE_OBJECT, Framing
 from schemas.errors import RecordRejected, RetryLater, Stop
 from schemas.message import Call, Received, calls_in, record_id
 from schemas.records import Article
 from schemas.topics import Topic
 
 _BATCH = 500
+_PAUSE = 1.0
+
+log = logging.getLogger(__name__)
 
 
 class MarkdownSink:
@@ -36,6 +41,7 @@ class MarkdownSink:
         group: str,
         folder: Path,
         on_written: Callable[[Path], None] = lambda _: None,
+        framing: Framing = SINGLE_OBJECT,
     ) -> None:
         """
         Args:
@@ -44,9 +50,11 @@ class MarkdownSink:
             group: the consumer group; sinks of one group share the work.
             folder: where to; made if missing.
             on_written: told of every file.
+            framing: how values are written.
         """
         self._config = DEFAULTS | dict(config) | {"group.id": group, "enable.auto.commit": False}
         self._topic, self._folder, self._on_written = topic, folder, on_written
+        self._codec = framing.reader(Article)
         self._stopping = threading.Event()
         self._reached: dict[int, int] = {}
         self._assigned: set[int] | None = None
@@ -98,10 +106,25 @@ class MarkdownSink:
 
     def _write_batch(self, consumer: Consumer, messages: list[Message]) -> None:
         records = [to_received(m) for m in messages if self._is_record(m)]
-        for received in records:
-            self._on_written(self._write(received))
+        for number, received in enumerate(records):
+            try:
+                self._on_written(self._write(received))
+            except RetryLater as error:
+                log.warning("waiting: %s", error)
+                self._read_again(consumer, records[number:])
+                del records[number:]
+                break
         if records:
             _commit(consumer, records)
+
+    def _read_again(self, consumer: Consumer, records: list[Received]) -> None:
+        """Goes back to records that can't be read until the registry answers again."""
+        first = {r.partition: r.offset for r in reversed(records)}
+        for partition, offset in first.items():
+            self._reached.pop(partition, None)
+            with suppress(KafkaException):  # it may have been revoked
+                consumer.seek(TopicPartition(self._topic.name, partition, offset))
+        self._stopping.wait(_PAUSE)
 
     def _is_record(self, message: Message) -> bool:
         error = message.error()
@@ -122,7 +145,7 @@ class MarkdownSink:
 
     def _write(self, received: Received) -> Path:
         try:
-            article = codec_for(Article).decode(received.value)
+            article = self._codec.decode(received.value)
             name, content = file_name(article), to_markdown(article, calls_in(received.headers))
             encoded = content.encode("utf-8", "replace")
         except RecordRejected:

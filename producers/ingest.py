@@ -13,7 +13,7 @@ from typing import Any
 
 from producers.sources import Entry, Source, Unreadable, read
 from producers.transactional import RecordRefused, TransactionalProducer
-from schemas.codec import codec_for
+from schemas.codec import SINGLE_OBJECT, Framing
 from schemas.errors import OutcomeUnknown, RetryLater, TransactionAborted
 from schemas.message import Outgoing, Received, first_headers, record_id
 from schemas.records import DeadLetter, Document, Original, SourcePosition
@@ -74,6 +74,7 @@ class Ingestion:
         dead_letters: Topic[DeadLetter],
         read_all: ReadAll,
         on_progress: Callable[[Progress], None] = lambda _: None,
+        framing: Framing = SINGLE_OBJECT,
     ) -> None:
         """
         Args:
@@ -84,11 +85,13 @@ class Ingestion:
             dead_letters: where what can't become a document goes.
             read_all: reads topics, read-committed, up to their present ends.
             on_progress: told after every document.
+            framing: how values are written.
         """
         self._stage = f"{pipeline}/ingest"
         self._topic, self._sources, self._dead_letters = topic, sources, dead_letters
         self._read_all, self._on_progress = read_all, on_progress
         self._producer = TransactionalProducer(config, f"{pipeline}.ingest.{topic.name}")
+        self._framing = framing
         self._positions: dict[str, SourcePosition] = {}
         self._known: set[str] | None = None
         self._left: int | None = None
@@ -104,9 +107,11 @@ class Ingestion:
 
         Raises:
             Fenced: another ingestion into this topic began.
-            RetryLater: Kafka stayed away.
+            RetryLater: Kafka or the registry stayed away.
             Stop: the broker refuses.
+            UsageError: the registry refuses a schema.
         """
+        self._framing.prepare([self._topic, self._sources, self._dead_letters])
         self._patiently(self._producer.open)
         # only after the predecessor is fenced do the positions stand still
         self._positions = self._read_positions()
@@ -174,7 +179,7 @@ class Ingestion:
         if isinstance(entry, Unreadable):
             return self._dead_letter(source, entry.index, entry.raw, entry.reason, ce_id)
         document = Document(ce_id, source.uri, entry.title, entry.text, str(source.format))
-        value = codec_for(Document).encode(document)
+        value = self._framing.codec(self._topic).encode(document)
         if len(value) > self._topic.max_bytes:
             reason = f"the record has {len(value):,} bytes; {self._topic.name} takes fewer"
             return self._dead_letter(source, entry.index, entry.text.encode(), reason, ce_id)
@@ -187,7 +192,7 @@ class Ingestion:
         original = Original(source.uri, -1, index, -1, None, raw[: 64 * 1024], [])
         letter = DeadLetter("ingest", "Unreadable", reason, 1, [original])
         headers = first_headers(ce_id, self._stage, self._dead_letters.ce_type)
-        value = codec_for(DeadLetter).encode(letter)
+        value = self._framing.codec(self._dead_letters).encode(letter)
         return Outgoing(self._dead_letters.name, ce_id.encode(), value, headers)
 
     # --- positions ----------------------------------------------------------------------------
@@ -200,7 +205,7 @@ class Ingestion:
         self._batch.positions[key] = SourcePosition(source.uri, fingerprint, entries, complete)
 
     def _read_positions(self) -> dict[str, SourcePosition]:
-        codec = codec_for(SourcePosition)
+        codec = self._framing.codec(self._sources)
         return {
             (r.key or b"").decode(): codec.decode(r.value)
             for r in self._read_all([self._sources.name])
@@ -228,7 +233,7 @@ class Ingestion:
     def _mark(self, key: str, position: SourcePosition) -> Outgoing:
         state = f"{position.fingerprint} {position.entries} {position.complete}"
         headers = first_headers(record_id(key, state), self._stage, self._sources.ce_type)
-        value = codec_for(SourcePosition).encode(position)
+        value = self._framing.codec(self._sources).encode(position)
         return Outgoing(self._sources.name, key.encode(), value, headers)
 
     def _commit(self, batch: _Batch, marks: list[Outgoing]) -> None:
@@ -245,11 +250,11 @@ class Ingestion:
 
     def _bury(self, batch: _Batch, refused: RecordRefused) -> None:
         at = next(i for i, record in enumerate(batch.records) if record is refused.record)
-        document = codec_for(Document).decode(refused.record.value)
+        document = self._framing.codec(self._topic).decode(refused.record.value)
         original = Original(document.source, -1, -1, -1, refused.record.key, b"", [])
         letter = DeadLetter("ingest", "RecordRefused", refused.reason, 1, [original])
         headers = first_headers(document.id, self._stage, self._dead_letters.ce_type)
-        value = codec_for(DeadLetter).encode(letter)
+        value = self._framing.codec(self._dead_letters).encode(letter)
         batch.records[at] = Outgoing(self._dead_letters.name, refused.record.key, value, headers)
         self._report.documents -= 1
         self._report.dead += 1

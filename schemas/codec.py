@@ -1,26 +1,37 @@
-"""Bytes ⇄ records, by Avro's single-object encoding.
+"""Bytes ⇄ records.
 
-A value is ``C3 01``, the 8-byte little-endian CRC-64-AVRO fingerprint of the writer's schema, and
-the Avro binary. (Source: the Avro specification, "Single-object encoding".) A record written with an
-older schema is read with that schema and resolved to the current one; older schemas are the files in
-``schemas/avro/history`` and whatever :func:`remember` was given.
+A value is a header that names the writer's schema, and the Avro binary. There are two headers:
+
+* Avro's single-object encoding: ``C3 01`` and the 8-byte little-endian CRC-64-AVRO fingerprint of the
+  schema. (Source: the Avro specification, "Single-object encoding".) Older schemas are the files in
+  ``schemas/avro/history`` and whatever :func:`remember` was given.
+* Confluent's wire format: ``00`` and the schema's id in a registry, 4 bytes, big-endian
+  (:mod:`schemas.registry`).
+
+Which one is written is a :class:`Framing`'s to say, one for a process. A record that was written with
+another schema than the present one is read with that schema and resolved to the present one.
 """
 
 import json
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from io import BytesIO
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.schema import fingerprint as avro_fingerprint
 
 from schemas.errors import DecodeError, RecordRejected
 from schemas.record import Schema, binding_of, bound, canonical
+from schemas.topics import Topic
 
 R = TypeVar("R")
 
 MAGIC = b"\xc3\x01"
+WIRE_MAGIC = b"\x00"
+WIRE_HEADER = len(WIRE_MAGIC) + 4
 _HEADER = len(MAGIC) + 8
 _known: dict[bytes, Any] = {}
 
@@ -50,16 +61,119 @@ def _remember_history() -> None:
             remember(json.loads(entry.read_text(encoding="utf-8")))
 
 
+class Written(NamedTuple):
+    """How a value was written: bytes of its header, its schema's fingerprint, its parsed schema."""
+
+    header: int
+    fingerprint: bytes
+    schema: Any
+
+
+class Framing:
+    """Writes the single-object encoding, and reads it. :data:`SINGLE_OBJECT` is the one there is.
+
+    :class:`schemas.registry.WireFormat` writes Confluent's wire format instead and reads both.
+    """
+
+    def prepare(self, topics: Iterable[Topic[Any]]) -> list[str]:
+        """Makes topics writable; to be called before the first record. Gives what was registered.
+
+        Raises:
+            UsageError: a topic's schema is refused.
+            RetryLater: the registry does not answer.
+        """
+        return []
+
+    def codec(self, topic: Topic[R]) -> "Codec[R]":
+        """Encodes and decodes the values of a topic."""
+        return codec_for(topic.record)
+
+    def reader(self, cls: type[R]) -> "Codec[R]":
+        """Decodes records of a class, from whatever topic; does not encode."""
+        return codec_for(cls)
+
+    def written(self, value: bytes) -> Written:
+        """How a value was written.
+
+        Raises:
+            DecodeError: by no framing, or with an unknown schema.
+            RetryLater: the registry, which may know the schema, does not answer.
+        """
+        if value.startswith(MAGIC) and len(value) >= _HEADER:
+            mark = value[len(MAGIC) : _HEADER]
+            if not _is_known(mark):
+                raise DecodeError(f"written with an unknown schema, fingerprint {mark.hex()}")
+            return Written(_HEADER, mark, _known[mark])
+        number = wire_id(value)
+        if number is not None:
+            return self._written_by_id(number)
+        raise DecodeError(f"no Avro single-object encoding: starts with {value[:10].hex()!r}")
+
+    def _written_by_id(self, number: int) -> Written:
+        raise DecodeError(
+            f"no Avro single-object encoding, but maybe Confluent's wire format, schema {number}: "
+            "set SCHEMA_REGISTRY_URL"
+        )
+
+    def learn(self, value: bytes | None) -> None:
+        """Has a value's schema at hand from now on, if there is one.
+
+        Raises:
+            RetryLater: the registry, which may know the schema, does not answer.
+        """
+        with suppress(DecodeError):
+            self.written(value or b"")
+
+    def describe(self, value: bytes | None) -> tuple[str, dict[str, Any] | None]:
+        """The full name and plain data of any record whose schema is known; for people to look at.
+
+        Gives ``("", None)`` for bytes that can't be read.
+
+        Raises:
+            RetryLater: the registry, which may know the schema, does not answer.
+        """
+        try:
+            written = self.written(value or b"")
+        except DecodeError:
+            return "", None
+        stream = BytesIO(value or b"")
+        stream.seek(written.header)
+        try:
+            data = schemaless_reader(stream, written.schema, None)
+            return str(written.schema["name"]), cast(dict[str, Any], data)
+        except Exception:  # damaged bytes fail in any way
+            return "", None
+
+
+def wire_id(value: bytes) -> int | None:
+    """The schema's id in Confluent's wire format; None for what can't be that."""
+    if not value.startswith(WIRE_MAGIC) or len(value) < WIRE_HEADER:
+        return None
+    return int.from_bytes(value[len(WIRE_MAGIC) : WIRE_HEADER], "big")
+
+
+SINGLE_OBJECT = Framing()
+
+
 class Codec(Generic[R]):
     """Encodes and decodes one record class."""
 
-    def __init__(self, cls: type[R]) -> None:
+    def __init__(
+        self, cls: type[R], framing: Framing = SINGLE_OBJECT, header: bytes | None = None
+    ) -> None:
+        """
+        Args:
+            cls: the record class.
+            framing: reads the headers of values.
+            header: what stands before the values it encodes; by default the single-object header.
+        """
         binding = binding_of(cls)
         self._to_avro, self._from_avro = binding.to_avro, binding.from_avro
         self._schema = parse_schema(binding.schema)
-        self._name = cls.__name__
+        self._name, self._framing = cls.__name__, framing
         self.fingerprint = remember(binding.schema)
-        self._prefix = MAGIC + self.fingerprint
+        self._prefix = MAGIC + self.fingerprint if header is None else header
+        self._header = len(self._prefix)
 
     def encode(self, record: R) -> bytes:
         """The record's bytes.
@@ -79,16 +193,20 @@ class Codec(Generic[R]):
         """The record in the bytes.
 
         Raises:
-            DecodeError: no single-object encoding, an unknown schema, or damaged or alien data.
+            DecodeError: no framing, an unknown schema, or damaged or alien data.
+            RetryLater: the registry, which may know the schema, does not answer.
         """
         if value is None:
             raise DecodeError(f"no value where a {self._name} was expected")
-        current = value.startswith(self._prefix)
-        writer = self._schema if current else self._writer_schema(value)
+        if value.startswith(self._prefix):
+            header, writer, reader = self._header, self._schema, None
+        else:
+            header, mark, writer = self._framing.written(value)
+            reader = None if mark == self.fingerprint else self._schema
         stream = BytesIO(value)
-        stream.seek(_HEADER)
+        stream.seek(header)
         try:
-            data: Any = schemaless_reader(stream, writer, None if current else self._schema)
+            data: Any = schemaless_reader(stream, writer, reader)
             record: R = self._from_avro(data)
         except Exception as error:  # as above: damaged bytes fail in any way
             raise DecodeError(f"damaged {self._name}: {_brief(error)}") from error
@@ -97,17 +215,8 @@ class Codec(Generic[R]):
         return record
 
     def is_current(self, value: bytes | None) -> bool:
-        """Whether the bytes were written with the record's present schema."""
+        """Whether the bytes are what encoding their record would give: its schema and framing."""
         return value is not None and value.startswith(self._prefix)
-
-    def _writer_schema(self, value: bytes) -> Any:
-        if len(value) < _HEADER or not value.startswith(MAGIC):
-            raise DecodeError(f"no Avro single-object encoding: starts with {value[:10].hex()!r}")
-        _remember_history()
-        mark = value[len(MAGIC) : _HEADER]
-        if mark not in _known:
-            raise DecodeError(f"written with an unknown schema, fingerprint {mark.hex()}")
-        return _known[mark]
 
 
 def _brief(error: Exception) -> str:
@@ -125,27 +234,9 @@ def codec_for(cls: type[R]) -> Codec[R]:
     return codec
 
 
-def describe(value: bytes | None) -> tuple[str, dict[str, Any] | None]:
-    """The full name and plain data of any record whose schema is known; for people to look at.
-
-    Gives ``("", None)`` for bytes that can't be read.
-    """
-    if value is None or not value.startswith(MAGIC) or len(value) < _HEADER:
-        return "", None
-    schema = _any_schema(value[len(MAGIC) : _HEADER])
-    if schema is None:
-        return "", None
-    stream = BytesIO(value)
-    stream.seek(_HEADER)
-    try:
-        return str(schema["name"]), cast(dict[str, Any], schemaless_reader(stream, schema, None))
-    except Exception:  # damaged bytes fail in any way
-        return "", None
-
-
-def _any_schema(mark: bytes) -> Any:
+def _is_known(mark: bytes) -> bool:
     if mark not in _known:
         _remember_history()
         for cls in bound:
             codec_for(cls)
-    return _known.get(mark)
+    return mark in _known

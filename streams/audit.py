@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from consumers.reader import Partition, read_settled
-from schemas.codec import codec_for
+from schemas.codec import SINGLE_OBJECT, Framing
 from schemas.message import Position, Received, inputs_of
 from schemas.records import LedgerEntry
 from streams.admin import committed_offsets
@@ -75,7 +75,10 @@ class Audit:
 class _Evidence:
     """What the topics say about one stage."""
 
-    def __init__(self, stage: Stage, committed: Mapping[Partition, int]) -> None:
+    def __init__(
+        self, stage: Stage, committed: Mapping[Partition, int], framing: Framing = SINGLE_OBJECT
+    ) -> None:
+        self._ledger = framing.reader(LedgerEntry)
         self.report = StageAudit(stage.name)
         self._committed = committed
         self._read = {t.name for t in stage.reads}
@@ -120,7 +123,7 @@ class _Evidence:
     def see_ledger(self, received: Received) -> None:
         if received.value is None:
             return
-        entry = codec_for(LedgerEntry).decode(received.value)
+        entry = self._ledger.decode(received.value)
         question = (entry.call_id, entry.inputs)
         if entry.kind == "intent":
             self._intents.add(question)
@@ -184,6 +187,7 @@ def audit(
     config: Mapping[str, Any],
     pipeline: Pipeline,
     on_progress: Callable[[int], None] = lambda _: None,
+    framing: Framing = SINGLE_OBJECT,
 ) -> Audit:
     """Audits a pipeline, whether its workers run or not.
 
@@ -191,14 +195,16 @@ def audit(
         config: librdkafka settings.
         pipeline: what to audit.
         on_progress: told the number of records read so far.
+        framing: how values are written.
 
     Raises:
         UsageError: a topic does not exist.
-        RetryLater: no broker answers, or a transaction stays open.
+        RetryLater: no broker or no registry answers, or a transaction stays open.
     """
     # offsets first: whatever they cover is in the topics by then
     evidence = {
-        s.name: _Evidence(s, committed_offsets(config, s)) for s in pipeline.stages.values()
+        s.name: _Evidence(s, committed_offsets(config, s), framing)
+        for s in pipeline.stages.values()
     }
     records = _counted(read_settled(config, [t.name for t in pipeline.topics]), on_progress)
     _look_at(records, pipeline, evidence)

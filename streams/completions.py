@@ -22,7 +22,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from consumers.reader import Partition, Reader
-from schemas.codec import codec_for
+from schemas.codec import SINGLE_OBJECT, Framing, codec_for
 from schemas.errors import RecordRejected, RetryLater, UsageError
 from schemas.message import Received
 from schemas.records import LedgerEntry
@@ -50,16 +50,21 @@ class Completions:
     the event loop of the calls."""
 
     def __init__(
-        self, config: Mapping[str, Any], folder: Path, longest: float | None = None
+        self,
+        config: Mapping[str, Any],
+        folder: Path,
+        longest: float | None = None,
+        framing: Framing = SINGLE_OBJECT,
     ) -> None:
         """
         Args:
             config: librdkafka settings.
             folder: where the copy is kept.
             longest: seconds after which a completion is too old; None for never.
+            framing: how the ledgers are written; the copy does not depend on it.
         """
         self._config, self._folder, self._longest = dict(config), folder, longest
-        self._codec = codec_for(LedgerEntry)
+        self._codec, self._reader = codec_for(LedgerEntry), framing.reader(LedgerEntry)
         self._fresh: dict[str, LedgerEntry] = {}
         self._asking: dict[str, asyncio.Lock] = {}
         self._waiting: Counter[str] = Counter()
@@ -111,7 +116,7 @@ class Completions:
 
         Raises:
             UsageError: the folder can't be written to.
-            RetryLater: no broker answers.
+            RetryLater: no broker answers, or the registry that knows an entry's schema.
         """
         cluster, partitions = self._ledgers()
         self._file = self._folder / f"{cluster}.sqlite"
@@ -179,7 +184,7 @@ class Completions:
             read[received.topic, received.partition] = received.offset + 1
             entry = self._completion_in(received)
             if entry is not None:
-                kept.append((entry.call_id, entry.at, received.value))
+                kept.append((entry.call_id, entry.at, self._codec.encode(entry)))
         if not read:
             return
         with self._writing:
@@ -194,7 +199,7 @@ class Completions:
 
     def _completion_in(self, received: Received) -> LedgerEntry | None:
         try:
-            entry = self._codec.decode(received.value)
+            entry = self._reader.decode(received.value)
         except RecordRejected:  # a tombstone, or a foreign topic of such a name
             return None
         return entry if entry.kind != "intent" else None

@@ -36,7 +36,7 @@ from consumers.reader import Partition, Reader, to_received
 from consumers.stalls import Stalls
 from producers.transactional import RecordRefused, TransactionalProducer
 from schemas.errors import OutcomeUnknown, PressroomError, RetryLater, Stop, TransactionAborted
-from schemas.message import Outgoing
+from schemas.message import Outgoing, Received
 from streams.completions import Completions
 from streams.ledger import Book, Ledger, Page, from_metadata, position, positions, to_metadata
 from streams.presence import Presence
@@ -80,6 +80,8 @@ class Task:
     def __init__(self, state: JoinState | None, book: Book | None = None) -> None:
         self.state, self._book = state, book
         self.queue: deque[Work] = deque()
+        self.held: deque[Received] = deque()
+        """Inputs behind one whose schema is not known yet, and it itself: they can't be read so far."""
         self._pages: dict[Work, Page] = {}
 
     def open_page(self, stage: str, work: Work) -> None:
@@ -184,7 +186,8 @@ class ExactlyOnce:
         self._stalls = Stalls(self._consumer)
         if self._processor.caller is not None:
             prices = self._processor.caller.prices
-            self._ledger = Ledger(self.stage, self._config, prices, self._earlier)
+            framing = self._processor.framing
+            self._ledger = Ledger(self.stage, self._config, prices, self._earlier, framing)
         try:
             self._consumer.subscribe(
                 [t.name for t in self.stage.reads],
@@ -246,7 +249,7 @@ class ExactlyOnce:
             self._pause()  # polling must go on, or the group takes this member for dead
         else:
             self._resume()
-        accepted = self._accept_some(max(room, 1))
+        accepted = self._accept_held() + self._accept_some(max(room, 1))
         self._runner.submit([work for work in accepted if work.outgoing is None])
 
     def _accept_some(self, most: int) -> list[Work]:
@@ -274,13 +277,31 @@ class ExactlyOnce:
             return None
         self.idle = False
         self._at_end.discard((received.topic, received.partition))
-        work = self._processor.accept(received, task.state)
+        self._waiting_bytes += received.size
+        work = None if task.held else self._take_in(task, received)
+        if work is None:
+            task.held.append(received)
+        return work
+
+    def _take_in(self, task: Task, received: Received) -> Work | None:
+        """None when the registry is away that knows the input's schema."""
+        try:
+            work = self._processor.accept(received, task.state)
+        except RetryLater:  # the registry's client has said so, and asks again when it is time
+            return None
         if work.outgoing is None:
             task.open_page(self.stage.full_name, work)
             work.keep = self._presence.keeping(work.keep)
         task.queue.append(work)
-        self._waiting_bytes += received.size
         return work
+
+    def _accept_held(self) -> list[Work]:
+        accepted = []
+        for task in self._tasks.values():
+            while task.held and (work := self._take_in(task, task.held[0])) is not None:
+                task.held.popleft()
+                accepted.append(work)
+        return accepted
 
     def _noted(self, message: Message) -> None:
         error = message.error()
@@ -302,7 +323,7 @@ class ExactlyOnce:
     @property
     def in_work(self) -> int:
         """Inputs taken in and not committed yet."""
-        return sum(len(task.queue) for task in self._tasks.values())
+        return sum(len(task.queue) + len(task.held) for task in self._tasks.values())
 
     @property
     def _in_trouble(self) -> bool:
@@ -484,6 +505,7 @@ class ExactlyOnce:
             task = self._tasks.pop(number, None)
             if task is not None:
                 self._waiting_bytes -= sum(work.cause.size for work in task.queue)
+                self._waiting_bytes -= sum(received.size for received in task.held)
                 self._runner.drop(task.queue)
 
     def _restored(self, number: int) -> JoinState | None:
@@ -494,7 +516,7 @@ class ExactlyOnce:
         with Reader(self._config, [(self.stage.state.name, number)]) as changelog:
             for received in changelog.settled():
                 latest[received.key] = received.value
-        state = JoinState(self.stage)
+        state = self._processor.new_state()
         state.restore(value for value in latest.values() if value is not None)
         return state
 

@@ -24,7 +24,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from consumers.reader import Reader, end_offsets
 from producers.transactional import DEFAULTS as PRODUCER_DEFAULTS
-from schemas.codec import codec_for
+from schemas.codec import SINGLE_OBJECT, Framing
 from schemas.errors import RecordRejected, RetryLater, Stop
 from schemas.message import Lineage, Position, Received
 from schemas.records import LedgerEntry
@@ -265,6 +265,7 @@ class Ledger:
         config: Mapping[str, Any],
         prices: Prices,
         earlier: Completions | None = None,
+        framing: Framing = SINGLE_OBJECT,
     ) -> None:
         """
         Args:
@@ -272,11 +273,12 @@ class Ledger:
             config: librdkafka settings.
             prices: what completions cost.
             earlier: the completions that may be taken again; None asks every question.
+            framing: how entries are written.
         """
         assert stage.ledger is not None
         self._stage, self._topic, self._config = stage, stage.ledger, dict(config)
         self._prices, self._earlier = prices, earlier
-        self._codec = codec_for(LedgerEntry)
+        self._codec = framing.codec(self._topic)
         settings = PRODUCER_DEFAULTS | self._config
         del settings["transaction.timeout.ms"]
         # an entry waits for a broker that is away as long as it takes; its call waits with it
@@ -295,7 +297,7 @@ class Ledger:
             committed: for each topic the offset that is committed.
 
         Raises:
-            RetryLater: no broker answers.
+            RetryLater: no broker answers, or the registry that knows an entry's schema.
             Stop: the ledger ends before the position that was committed: its tail was lost.
         """
         began = time.monotonic()

@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from schemas.codec import codec_for
+from schemas.codec import SINGLE_OBJECT, Framing
 from schemas.message import Headers, Outgoing, Received, first_headers, record_id
 from schemas.records import DeadLetter
 from schemas.topics import Topic
@@ -63,18 +63,24 @@ class ScriptedModel:
 class MemoryDriver:
     """Runs every stage of a pipeline in this process, one record at a time."""
 
-    def __init__(self, pipeline: Pipeline, model: Model | None = None) -> None:
+    def __init__(
+        self, pipeline: Pipeline, model: Model | None = None, framing: Framing = SINGLE_OBJECT
+    ) -> None:
         """
         Args:
             pipeline: what to run.
             model: whom its stages ask; a :class:`ScriptedModel` in most tests.
+            framing: how values are written.
         """
         self._pipeline = pipeline
         self._partitions = {t.name: t.partitions for t in pipeline.topics}
         self._logs: dict[tuple[str, int], list[Received]] = defaultdict(list)
         self._clock = 0
         caller = Caller(model) if model is not None else None
-        self._processors = [Processor(s, caller) for s in pipeline.stages.values()]
+        self._framing = framing
+        framing.prepare(pipeline.topics)
+        stages = pipeline.stages.values()
+        self._processors = [Processor(s, caller, framing=framing) for s in stages]
         self._next: dict[tuple[str, str, int], int] = defaultdict(int)
         self._states: dict[tuple[str, int], JoinState] = {}
 
@@ -85,7 +91,7 @@ class MemoryDriver:
         encoded = key.encode() if isinstance(key, str) else key
         ce_id = record_id(topic.name, str(self._clock))
         headers = first_headers(ce_id, "memory", topic.ce_type)
-        self.write_bytes(topic.name, encoded, codec_for(topic.record).encode(record), headers)
+        self.write_bytes(topic.name, encoded, self._framing.codec(topic).encode(record), headers)
 
     def write_bytes(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers | None = None
@@ -106,7 +112,7 @@ class MemoryDriver:
 
     def records(self, topic: Topic[R]) -> list[R]:
         """A topic's records, by partition and offset."""
-        codec = codec_for(topic.record)
+        codec = self._framing.codec(topic)
         return [codec.decode(r.value) for r in self.received(topic)]
 
     @property
@@ -135,7 +141,7 @@ class MemoryDriver:
         state = None
         if processor.stage.state is not None:
             at = (processor.stage.name, received.partition)
-            state = self._states.setdefault(at, JoinState(processor.stage))
+            state = self._states.setdefault(at, processor.new_state())
         work = processor.accept(received, state)
         if work.outgoing is None:
             await processor.run(work)

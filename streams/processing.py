@@ -7,7 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from schemas.codec import codec_for
+from schemas.codec import SINGLE_OBJECT, Codec, Framing
 from schemas.errors import RecordRejected, Stop, UsageError
 from schemas.message import Call, Lineage, Outgoing, Received, origin_of, record_id
 from schemas.records import DeadLetter, Filtered, Header, Original
@@ -63,11 +63,11 @@ class Work:
 class JoinState:
     """The records of one task (one partition number) that wait for their other halves."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, framing: Framing = SINGLE_OBJECT) -> None:
         assert stage.state is not None
         self._on = stage.joins_on
         self._topics = [t.name for t in stage.reads]
-        self._codec = codec_for(Original)
+        self._framing, self._codec = framing, framing.codec(stage.state)
         self._changelog = stage.state.name
         self._source = stage.full_name
         self._ce_type = stage.state.ce_type
@@ -76,9 +76,14 @@ class JoinState:
         )
 
     def restore(self, values: Iterable[bytes]) -> None:
-        """Takes up what the changelog holds (values without tombstones)."""
+        """Takes up what the changelog holds (values without tombstones).
+
+        Raises:
+            RetryLater: the registry, which knows a half's schema, does not answer.
+        """
         halves = [from_original(self._codec.decode(v)) for v in values]
         for received in sorted(halves, key=lambda r: r.offset):
+            self._framing.learn(received.value)  # once matched it must be readable
             self._waiting[self._match_key(received)][received.topic].append(received)
 
     def add(self, received: Received) -> Work:
@@ -126,10 +131,12 @@ class _Route:
 
     __slots__ = ("as_many_partitions", "ce_type", "codec", "key", "max_bytes", "name", "record")
 
-    def __init__(self, topic: AnyTopic, stage: Stage, counts: Mapping[str, int]) -> None:
+    def __init__(
+        self, topic: AnyTopic, codec: Codec[Any], stage: Stage, counts: Mapping[str, int]
+    ) -> None:
         self.name, self.record, self.key = topic.name, topic.record, topic.key
         self.max_bytes, self.ce_type = topic.max_bytes, topic.ce_type
-        self.codec = codec_for(topic.record)
+        self.codec = codec
         self.as_many_partitions = {
             t.name for t in stage.reads if counts[t.name] == counts[topic.name]
         }
@@ -139,18 +146,23 @@ class Processor:
     """Runs one stage's function on records, bytes in and bytes out."""
 
     def __init__(
-        self, stage: Stage, caller: Caller | None, partitions: Mapping[str, int] | None = None
+        self,
+        stage: Stage,
+        caller: Caller | None,
+        partitions: Mapping[str, int] | None = None,
+        framing: Framing = SINGLE_OBJECT,
     ) -> None:
         """
         Args:
             stage: what to run.
             caller: asks the model for its Llm; None for a stage without one.
             partitions: how many partitions each topic really has; by default as declared.
+            framing: how values are written; its topics are prepared.
 
         Raises:
             UsageError: the stage needs a model and there is none, or its prompt is missing.
         """
-        self.stage = stage
+        self.stage, self.framing = stage, framing
         self.caller = caller if stage.uses_llm else None
         """Asks the model; None for a stage that asks none."""
         self.pace = caller.limits.group_pace() if caller is not None else None
@@ -160,15 +172,19 @@ class Processor:
         if stage.prompt is not None:
             stage.load_prompt()
         self._key_fields = {t.name: t.key for t in stage.reads}
-        self._codecs = {t.name: codec_for(t.record) for t in stage.reads}
+        self._codecs = {t.name: framing.codec(t) for t in stage.reads}
         counts = {t.name: t.partitions for t in (*stage.reads, *stage.writes)}
         counts |= dict(partitions or {})
         self.partitions = sum(counts[t.name] for t in stage.reads)
         """How many partitions it reads, together with the others of its group."""
-        self._routes = {t.name: _Route(t, stage, counts) for t in stage.writes}
+        self._routes = {t.name: _Route(t, framing.codec(t), stage, counts) for t in stage.writes}
         self._route_of = {t.record: self._routes[t.name] for t in reversed(stage.writes)}
         self._dead_letters = dead_letters_of(stage.pipeline)
         self._filtered = filtered_of(stage.pipeline)
+
+    def new_state(self) -> JoinState:
+        """An empty state, for one task of a join."""
+        return JoinState(self.stage, self.framing)
 
     # --- in -----------------------------------------------------------------------------------
 
@@ -178,6 +194,10 @@ class Processor:
         Returns:
             a work that is finished already (a half that waits, an undecodable record), or one
             to be :meth:`run`.
+
+        Raises:
+            RetryLater: the registry, which knows the record's schema, does not answer; nothing was
+                taken in.
         """
         try:
             record = self._codecs[received.topic].decode(received.value)
@@ -189,7 +209,12 @@ class Processor:
             return Work(received, (received,), (record,))
         work = state.add(received)
         if work.outgoing is None:
-            work.records = [self._codecs[i.topic].decode(i.value) for i in work.inputs]
+            try:
+                work.records = [self._codecs[i.topic].decode(i.value) for i in work.inputs]
+            except (
+                RecordRejected
+            ) as error:  # a half's schema was taken out of the registry meanwhile
+                return self._rejected(work, error)
         return work
 
     def _with_key(self, received: Received, record: Any) -> Received:
@@ -246,7 +271,7 @@ class Processor:
     ) -> Outgoing:
         route, record = self._destination(item)
         first = work.inputs[0]
-        if record is work.records[0] and self._codecs[first.topic].is_current(first.value):
+        if record is work.records[0] and route.codec.is_current(first.value):
             value = first.value or b""  # passed on as it came: records are immutable
         else:
             value = route.codec.encode(record)
@@ -274,7 +299,9 @@ class Processor:
         return route, record
 
     def _filtered_mark(self, work: Work, lineage: Lineage) -> Outgoing:
-        value = codec_for(Filtered).encode(Filtered(self.stage.name, *work.cause.position))
+        value = self.framing.codec(self._filtered).encode(
+            Filtered(self.stage.name, *work.cause.position)
+        )
         headers = lineage.headers(self._filtered.ce_type, 0, 1)
         return Outgoing(self._filtered.name, work.cause.key, value, headers)
 
@@ -303,7 +330,7 @@ class Processor:
             attempts=max(1, sum(c.attempts for c in llm.calls) if llm is not None else 1),
             inputs=[_cut(i) for i in inputs] if cut else inputs,
         )
-        value = codec_for(DeadLetter).encode(letter)
+        value = self.framing.codec(self._dead_letters).encode(letter)
         if len(value) > self._dead_letters.max_bytes and not cut:
             return self._dead_letter(work, error, llm, cut=True)
         calls = llm.calls if llm is not None else ()

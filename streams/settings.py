@@ -10,6 +10,7 @@ from platformdirs import user_cache_path, user_data_path
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from schemas.codec import SINGLE_OBJECT, Framing
 from schemas.errors import UsageError
 from streams.calls import NO_LIMITS, Caller, Limits
 from streams.completions import Completions
@@ -64,6 +65,30 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("OPENAI_API_KEY", "openai_api_key"),
         repr=False,
     )
+
+    schema_registry_url: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("SCHEMA_REGISTRY_URL", "schema_registry_url"),
+        repr=False,
+    )
+    """A registry's Confluent-compatible API; unset: values are in Avro's single-object encoding."""
+
+    schema_registry_basic_auth_user_info: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices(
+            "SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO", "schema_registry_basic_auth_user_info"
+        ),
+        repr=False,
+    )
+    """``user:password`` for the registry."""
+
+    schema_registry_ssl_ca_location: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices(
+            "SCHEMA_REGISTRY_SSL_CA_LOCATION", "schema_registry_ssl_ca_location"
+        ),
+    )
+    """A PEM file of the CA that signed the registry's certificate."""
 
     prices: Path | None = None
     """A file of model prices, of the form of ``streams/prices.toml``."""
@@ -125,13 +150,30 @@ class Settings(BaseSettings):
             said = error.args[0].str() if isinstance(error, KafkaException) else error
             raise UsageError(f"{self.properties}: {said}") from None
 
+    @cached_property
+    def framing(self) -> Framing:
+        """How values are written: in Confluent's wire format if there is a registry.
+
+        Raises:
+            UsageError: a setting of the registry is malformed.
+        """
+        if not self.schema_registry_url:
+            return SINGLE_OBJECT
+        from schemas.registry import WireFormat  # its client takes a while to import
+
+        return WireFormat(
+            self.schema_registry_url,
+            self.schema_registry_basic_auth_user_info,
+            self.schema_registry_ssl_ca_location,
+        )
+
     def completions(self, config: dict[str, Any]) -> Completions | None:
         """The completions that may be taken again; None when none may be."""
         if self.reuse == "off":
             return None
         age = _AGE.fullmatch(self.reuse)
         longest = float(age[1]) * _SECONDS[age[2]] if age is not None else None
-        return Completions(config, self.home / "completions", longest)
+        return Completions(config, self.home / "completions", longest, self.framing)
 
     def caller(self, limits: Limits = NO_LIMITS) -> Caller:
         """Asks the model, within limits.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from schemas.errors import UsageError
-from schemas.topics import Topic, ledger_of, state_of
+from schemas.topics import Topic, dead_letters_of, filtered_of, ledger_of, state_of
 from streams.llm import Llm
 from streams.prompts import Prompt, load_prompt
 
@@ -83,6 +83,13 @@ class Stage:
     def full_name(self) -> str:
         """``pipeline/stage``: the CloudEvents source of what it writes."""
         return f"{self.pipeline}/{self.name}"
+
+    @property
+    def topics(self) -> list[AnyTopic]:
+        """All topics it reads and writes: data, state, ledger, dead letters, filtered."""
+        own = [t for t in (self.state, self.ledger) if t is not None]
+        always = (dead_letters_of(self.pipeline), filtered_of(self.pipeline))
+        return [*self.reads, *self.writes, *own, *always]
 
     @property
     def group(self) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from producers.transactional import TransactionalProducer
+from schemas.codec import SINGLE_OBJECT, Framing
 from schemas.errors import PressroomError, Stop
 from streams.admin import check_topics
 from streams.calls import Caller
@@ -35,6 +36,7 @@ class Worker:
         instances: Instances,
         concurrency: int | None = None,
         earlier: Completions | None = None,
+        framing: Framing = SINGLE_OBJECT,
         grace: float = GRACE,
     ) -> None:
         """
@@ -45,16 +47,20 @@ class Worker:
             instances: gives the transactional ids.
             concurrency: calls at once of each stage; by default as each says.
             earlier: the completions that may be taken again; None asks every question.
+            framing: how values are written.
             grace: seconds it waits, when it leaves, for the calls that are under way.
 
         Raises:
-            UsageError: a topic or prompt is missing, or joined topics don't fit.
+            UsageError: a topic or prompt is missing, joined topics don't fit, or a schema is refused.
+            RetryLater: no broker or no registry answers.
         """
         self._instances, self._earlier, self._grace = instances, earlier, grace
         self._thread = OwnThread()
         self.loops: list[ExactlyOnce] = []
+        # before the first record: from here on the registry may be away
+        framing.prepare([topic for stage in stages for topic in stage.topics])
         for stage in stages:
-            processor = Processor(stage, caller, check_topics(config, stage))
+            processor = Processor(stage, caller, check_topics(config, stage), framing)
             producer = TransactionalProducer(config, instances.transactional_id(stage))
             self.loops.append(
                 ExactlyOnce(processor, producer, config, self._thread, concurrency, earlier=earlier)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.config import client_config
+from tests.support.registry import Apicurio
 from tests.support.table import FaultTable
 
 
@@ -59,3 +60,13 @@ def kafka(bootstrap_servers: str) -> dict[str, object]:
     """librdkafka settings for that Kafka."""
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     return client_config(bootstrap_servers)
+
+
+@pytest.fixture(scope="session")
+def apicurio(
+    bootstrap_servers: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Apicurio]:
+    """A real schema registry; what is killed in a test is up again after it."""
+    made = Apicurio(bootstrap_servers, tmp_path_factory.mktemp("apicurio"))
+    yield made
+    made.close()

@@ -38,6 +38,7 @@ def common(
 
 
 topics = typer.Typer(help="Topics of the pipeline.", no_args_is_help=True, rich_markup_mode=None)
+schemas = typer.Typer(help="Schemas in the registry.", no_args_is_help=True, rich_markup_mode=None)
 dead = typer.Typer(help="Dead letters.", no_args_is_help=True, rich_markup_mode=None)
 
 app.command()(demo.demo)
@@ -46,6 +47,8 @@ app.command()(local.down)
 app.command()(local.status)
 app.add_typer(topics, name="topics")
 topics.command("create")(run.create)
+app.add_typer(schemas, name="schemas")
+schemas.command("check")(inspect.schemas_check)
 app.command()(inspect.topology)
 app.command()(run.ingest)
 app.command()(run.worker)

@@ -10,6 +10,7 @@ from streams.cli.context import Json, console, emit, pipeline, settings
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from schemas.codec import Framing
     from schemas.message import Received
     from streams.audit import Audit
 
@@ -54,14 +55,15 @@ def tail(
     """
     from consumers.reader import Reader, partitions_of, start_offsets
 
-    config = settings().client_config()
+    current = settings()
+    config, framing = current.client_config(), current.framing
     name = pipeline().topic(topic).name
     partitions = [(name, p) for p in range(partitions_of(config, [name])[name])]
     count = 0
     with Reader(config, partitions, start_offsets(config, partitions, begin)) as reader:
         records = reader.follow() if follow else reader.committed()
         for received in records:
-            emit(_to_json(received))
+            emit(_to_json(received, framing))
             count += 1
             if count == most:
                 break
@@ -69,10 +71,8 @@ def tail(
         emit({"topic": name, "records": count})
 
 
-def _to_json(received: "Received") -> dict[str, Any]:
-    from schemas.codec import describe
-
-    schema, value = describe(received.value)
+def _to_json(received: "Received", framing: "Framing") -> dict[str, Any]:
+    schema, value = framing.describe(received.value)
     return {
         "topic": received.topic,
         "partition": received.partition,
@@ -85,6 +85,29 @@ def _to_json(received: "Received") -> dict[str, Any]:
     }
 
 
+def schemas_check(json: Json = False) -> None:
+    """Show what `topics create` would register, or refuse; change nothing. Exit status 1 if it refuses.
+
+    Example: pressroom schemas check --json
+    """
+    from schemas.errors import UsageError
+    from schemas.registry import WireFormat
+
+    framing = settings().framing
+    if not isinstance(framing, WireFormat):
+        raise UsageError("there is no schema registry: set SCHEMA_REGISTRY_URL")
+    changes = framing.changes(pipeline().topics)
+    ok = not any(change.difference for change in changes)
+    if json:
+        fields = ("subject", "version", "difference")
+        emit({"ok": ok, "subjects": [{f: getattr(c, f) for f in fields} for c in changes]})
+    else:
+        said = "\n".join(map(str, changes)) or "The registry has all schemas."
+        console().print(said, markup=False, soft_wrap=True)
+    if not ok:
+        raise typer.Exit(1)
+
+
 def dead_list(json: Json = False) -> None:
     """List the dead letters.
 
@@ -92,7 +115,9 @@ def dead_list(json: Json = False) -> None:
     """
     from consumers.dead_letters import dead_letters
 
-    letters = list(dead_letters(settings().client_config(), pipeline().dead_letters))
+    current = settings()
+    found = dead_letters(current.client_config(), pipeline().dead_letters, current.framing)
+    letters = list(found)
     if json:
         emit({"dead_letters": [letter.to_json() for letter in letters]})
         return
@@ -117,7 +142,8 @@ def dead_show(
 
     from consumers.dead_letters import dead_letter
 
-    letter = dead_letter(settings().client_config(), pipeline().dead_letters, letter_id)
+    current, topic = settings(), pipeline().dead_letters
+    letter = dead_letter(current.client_config(), topic, letter_id, current.framing)
     if json:
         emit(letter.to_json())
     else:
@@ -131,9 +157,15 @@ def audit(json: Json = False) -> None:
     """
     from streams.audit import audit as run_audit
 
-    config, chosen = settings().client_config(), pipeline()
+    current, chosen = settings(), pipeline()
+    config = current.client_config()
     with console().status("Reading topics") as line:
-        report = run_audit(config, chosen, lambda n: line.update(f"Reading topics: {n:,} records"))
+        report = run_audit(
+            config,
+            chosen,
+            lambda n: line.update(f"Reading topics: {n:,} records"),
+            current.framing,
+        )
     if json:
         emit(report.to_json())
     else:

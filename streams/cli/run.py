@@ -30,20 +30,25 @@ if TYPE_CHECKING:
 def create(json: Json = False) -> None:
     """Create the topics that the pipeline needs and that are missing.
 
-    On a cluster it warns where the loss of one broker would lose records, or stop everything.
+    On a cluster it warns where the loss of one broker would lose records, or stop everything. With a
+    schema registry it registers their schemas too, or says why one is refused.
 
     Example: pressroom topics create
     """
     from streams.admin import create_topics, durability_warnings
 
-    current, chosen = settings(), pipeline()
+    current, topics = settings(), pipeline().topics
     config = current.client_config()
-    created = create_topics(config, chosen.topics, current.replication)
-    warnings = durability_warnings(config, chosen.topics)
+    created = create_topics(config, topics, current.replication)
+    registered = current.framing.prepare(topics)
+    warnings = durability_warnings(config, topics)
     if json:
-        emit({"created": created, "warnings": warnings})
+        with_registry = {"registered": registered} if current.schema_registry_url else {}
+        emit({"created": created, "warnings": warnings} | with_registry)
         return
     console().print("\n".join(created) if created else "All topics exist.")
+    if registered:
+        console().print("\n".join(["Registered:", *registered]))
     for warning in warnings:
         console().print(f"Warning: {warning}", markup=False)
 
@@ -66,9 +71,8 @@ def ingest(
     from streams.admin import create_topics
 
     chosen, current = pipeline(), settings()
-    config = current.client_config()
-    create_topics(config, chosen.topics, current.replication)
-    report = ingest_paths(config, chosen, paths, topic)
+    create_topics(current.client_config(), chosen.topics, current.replication)
+    report = ingest_paths(current, chosen, paths, topic)
     if json:
         emit(
             {
@@ -86,7 +90,7 @@ def ingest(
 
 
 def ingest_paths(
-    config: dict[str, Any],
+    current: "Settings",
     chosen: "Pipeline",
     paths: list[str],
     topic: str | None = None,
@@ -100,7 +104,7 @@ def ingest_paths(
     from producers.sources import SourceError, discover
     from schemas.errors import UsageError
 
-    target = chosen.entry(topic)
+    config, target = current.client_config(), chosen.entry(topic)
     with tempfile.TemporaryDirectory(prefix="pressroom-") as spool:
         try:
             sources = discover(paths, sys.stdin.buffer, Path(spool))
@@ -115,6 +119,7 @@ def ingest_paths(
                 chosen.dead_letters,
                 lambda topics: read_settled(config, topics),
                 moved,
+                current.framing,
             )
             return ingestion.run(sources, limit)
 
@@ -236,6 +241,7 @@ def start_worker(
         Instances(current.home, current.instance),
         concurrency,
         current.completions(config) if asks else None,
+        current.framing,
         current.grace,
     )
     made.start()
@@ -267,8 +273,7 @@ def sink(
 
     Example: pressroom sink --into articles/
     """
-    config, chosen = settings().client_config(), pipeline()
-    written = write_articles(config, chosen, topic, into, until_end)
+    written = write_articles(settings(), pipeline(), topic, into, until_end)
     if json:
         emit({"folder": str(into.resolve()), "written": written})
     else:
@@ -276,7 +281,7 @@ def sink(
 
 
 def write_articles(
-    config: dict[str, Any], chosen: "Pipeline", topic: str, into: Path, until_end: bool
+    current: "Settings", chosen: "Pipeline", topic: str, into: Path, until_end: bool
 ) -> int:
     """Runs the Markdown sink; gives how many files it wrote."""
     from consumers.markdown import MarkdownSink
@@ -290,7 +295,8 @@ def write_articles(
     # one group a folder: each folder gets everything
     group = f"{chosen.name}.markdown.{record_id(str(into.resolve()))[:8]}"
     written: list[Path] = []
-    writer = MarkdownSink(config, target, group, into, written.append)
+    config = current.client_config()
+    writer = MarkdownSink(config, target, group, into, written.append, current.framing)
     _stop_on_signals(writer.stop)
     writer.run(until_end)
     return len(written)

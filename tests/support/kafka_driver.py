@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from consumers.reader import read_settled
 from producers.transactional import TransactionalProducer
-from schemas.codec import codec_for
+from schemas.codec import SINGLE_OBJECT, Framing
 from schemas.message import Headers, Outgoing, Received, first_headers, record_id
 from schemas.records import DeadLetter
 from schemas.topics import Topic
@@ -24,9 +24,15 @@ class KafkaDriver:
     """Runs a pipeline's stages by the exactly-once loop until nothing is left to do."""
 
     def __init__(
-        self, pipeline: Pipeline, model: Model | None, config: dict[str, Any], home: Path
+        self,
+        pipeline: Pipeline,
+        model: Model | None,
+        config: dict[str, Any],
+        home: Path,
+        framing: Framing = SINGLE_OBJECT,
     ) -> None:
         self._pipeline, self._model, self._config, self._home = pipeline, model, config, home
+        self._framing = framing
         create_topics(config, pipeline.topics)
         self._producer = TransactionalProducer(config, unique("driver"))
         self._producer.open()
@@ -38,7 +44,7 @@ class KafkaDriver:
         encoded = key.encode() if isinstance(key, str) else key
         self._clock += 1
         headers = first_headers(record_id(topic.name, str(self._clock)), "driver", topic.ce_type)
-        self.write_bytes(topic.name, encoded, codec_for(topic.record).encode(record), headers)
+        self.write_bytes(topic.name, encoded, self._framing.codec(topic).encode(record), headers)
 
     def write_bytes(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers | None = None
@@ -48,7 +54,7 @@ class KafkaDriver:
     def run(self) -> None:
         stages = list(self._pipeline.stages.values())
         caller = Caller(self._model) if self._model is not None else None
-        worker = Worker(stages, self._config, caller, Instances(self._home))
+        worker = Worker(stages, self._config, caller, Instances(self._home), framing=self._framing)
         worker.start()
         worker.wait(until_idle=0.7)
 
@@ -57,7 +63,7 @@ class KafkaDriver:
         return sorted(found, key=lambda r: (r.partition, r.offset))
 
     def records(self, topic: Topic[R]) -> list[R]:
-        codec = codec_for(topic.record)
+        codec = self._framing.codec(topic)
         return [codec.decode(r.value) for r in self.received(topic)]
 
     @property

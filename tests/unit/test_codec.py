@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 
 import schemas.record
 from schemas import records
-from schemas.codec import MAGIC, Codec, codec_for, describe, fingerprint, remember
+from schemas.codec import MAGIC, SINGLE_OBJECT, Codec, codec_for, fingerprint, remember
 from schemas.errors import DecodeError, RecordRejected
 from schemas.record import Schema, is_record, load_avsc, record, schema_of
 from schemas.records import Classification, Document, Entity, Header, Headline, Original, Summary
+
+describe = SINGLE_OBJECT.describe
 
 AVRO = Path(schemas.record.__file__).parent / "avro"
 CONTRACTS = sorted(path.stem for path in AVRO.glob("*.avsc"))
