@@ -64,7 +64,7 @@ class Sizes:
     records: int = 100_000
 
 
-QUICK = Sizes((1, 2), 1, 2.0, ((6000, 1000),), (4,), 500)
+QUICK = Sizes((1,), 1, 2.0, ((6000, 1000),), (4,), 500)
 
 
 class SteadyModel(SlowModel):
