@@ -35,7 +35,7 @@ from streams.admin import create_topics
 MARK = "scaling"
 CALL = 0.2
 """Seconds of one call."""
-AT_ONCE = 4
+AT_ONCE = 2
 """Calls that one worker has under way: so few that the machine is not what limits eight workers."""
 SPREAD = 24
 """Partitions that the workers share."""
@@ -50,7 +50,7 @@ class Sizes:
     """How much of everything."""
 
     workers: tuple[int, ...] = (1, 2, 4, 8)
-    rounds: int = 3
+    rounds: int = 2
     seconds: float = 15.0
     """How long the throughput of each number of workers is measured."""
     sessions: tuple[tuple[int, int], ...] = (
@@ -64,7 +64,7 @@ class Sizes:
     records: int = 100_000
 
 
-QUICK = Sizes((1, 2), 1, 2.0, ((6000, 1000),), (4,), 500)
+QUICK = Sizes((1,), 1, 2.0, ((6000, 1000),), (4,), 500)
 
 
 class SteadyModel(SlowModel):

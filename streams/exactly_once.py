@@ -63,6 +63,10 @@ REVOKE_BUDGET = 5.0
 SESSION_TIMEOUT = 15.0
 """Seconds without a heartbeat after which the group gives a worker's partitions to others."""
 
+HEARTBEAT = 1.0
+"""Seconds between heartbeats, whose answers tell a worker that the group shares out anew. Measured on a
+busy machine: a new worker had its share after 3 to 7 s, rather than 8 with the client's 3 s."""
+
 _IDLE_POLL = 0.1
 _BUSY_WAIT = 0.005
 _ABORT_PAUSE = 1.0
@@ -234,6 +238,7 @@ class ExactlyOnce:
             reader.DEFAULTS
             | {"partition.assignment.strategy": "cooperative-sticky" if alone else "range"}
             | {"session.timeout.ms": int(SESSION_TIMEOUT * 1000)}
+            | {"heartbeat.interval.ms": int(HEARTBEAT * 1000)}
             | self._config
             | {"group.id": self.stage.group, "enable.auto.commit": False}
         )

@@ -23,7 +23,7 @@ from tests.support.workers import Process
 
 LINES = 500
 """There are some left when the fault comes."""
-MORE = 100
+MORE = 50
 """Written when it is over."""
 SMALL_DISK = "small disk"
 """A cluster whose first broker has one."""
@@ -162,7 +162,7 @@ def test_all_brokers_are_restarted_one_after_the_other(bench: Bench, cluster: Cl
     for number in BROKERS:
         bench.struck(0)
         cluster.restart(number)
-        bench.write(2 * MORE)
+        bench.write(4 * MORE)
     bench.finish(workers)
 
 
