@@ -170,7 +170,7 @@ class _Client:
                     f"there is no Confluent-compatible schema registry at {self.url}: "
                     "SCHEMA_REGISTRY_URL needs its path too (Apicurio's is /apis/ccompat/v7)"
                 )
-            case 409 | 422:
+            case 400 | 409 | 422:
                 return UsageError(f"the schema registry refuses: {error.error_message}")
         return RetryLater(self._away(error))
 

