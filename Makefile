@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PEERS := .venv-peers/.installed
 
-.PHONY: help install demo test lint faults bench bench-peers bench-growth clean
+.PHONY: help install demo test test-containers lint faults bench bench-peers bench-growth clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -24,6 +24,9 @@ demo: $(STAMP) ## documents in, articles out, on a real Kafka and a real model
 
 test: $(STAMP) ## all tests, on an embedded Kafka
 	$(BIN)/pytest
+
+test-containers: $(STAMP) ## the tests that use Kafka on a Kafka container, and docker-compose.yml
+	@$(BIN)/python -m tests.containers $(if $(IF_POSSIBLE),--if-possible)
 
 faults: $(STAMP) ## all fault tests, the long ones too, and a table of what they found
 	$(BIN)/pytest tests/faults -m 'long or not long' --fault-table=build/faults.md
