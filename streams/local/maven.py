@@ -44,7 +44,10 @@ def _parse(line: str) -> Artifact:
 
 
 def fetch(artifact: Artifact, folder: Path, report: Report) -> Path:
-    """Downloads one jar; jgo checks it against the repository's own checksum on the way."""
+    """Downloads one file; jgo checks it against the repository's own checksum on the way.
+
+    Its source is ``group:name:version``, or ``group:name:version:classifier:type`` for what is no jar.
+    """
     from jgo.maven import MavenContext, PythonResolver
 
     @contextmanager
@@ -60,8 +63,8 @@ def fetch(artifact: Artifact, folder: Path, report: Report) -> Path:
 
     resolver = PythonResolver(progress_callback=progress)
     context = MavenContext(resolver, repo_cache=folder, timeout=_TIMEOUT)
-    group, name, version = artifact.source.split(":")
-    jar: Path = context.project(group, name).at_version(version).artifact().resolve()
+    group, name, version, *kind = artifact.source.split(":")
+    jar: Path = context.project(group, name).at_version(version).artifact(*kind).resolve()
     os.utime(jar, (_JAR_TIME, _JAR_TIME))
     return jar
 

