@@ -42,6 +42,11 @@ FROM build AS weights
 RUN PRESSROOM_CACHE=/var/cache/pressroom python -m streams.local.wheel
 
 FROM pressroom AS model
+# llama.cpp's only need that no wheel brings
+USER root
+RUN ldconfig -p | grep -q libgomp.so.1 \
+ || { apt-get update && apt-get install --yes --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*; }
+USER pressroom
 COPY --from=weights /var/cache/pressroom /var/cache/pressroom
 ENV OMP_WAIT_POLICY=passive
 EXPOSE 8000

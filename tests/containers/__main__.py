@@ -8,7 +8,15 @@ import sys
 from tests.containers import images
 from tests.containers.docker import Unavailable, daemon
 
-_ON_A_CONTAINER = ("tests/integration", "tests/contract", "tests/faults")
+_ON_A_CONTAINER = (
+    "tests/integration",
+    "--ignore=tests/integration/test_benchmarks.py",  # they measure, whatever the broker runs in
+    "tests/contract",
+    # of the faults those between workers and broker
+    "tests/faults/test_workers.py",
+    "tests/faults/test_transactions.py",
+    "tests/faults/test_failpoints.py",
+)
 _LOG = images.ROOT / "build" / "dockerd.log"
 
 

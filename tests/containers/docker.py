@@ -85,8 +85,7 @@ def daemon(log: Path) -> Iterator[None]:
         raise Unavailable(
             "no Docker: start its daemon (and join its group), or run this as root to have it installed"
         )
-    if os.geteuid() == 0:
-        _install()
+    install_missing()
     if answers():
         yield
         return
@@ -94,7 +93,14 @@ def daemon(log: Path) -> Iterator[None]:
         yield
 
 
-def _install() -> None:
+def install_missing() -> None:
+    """Installs what is missing, if we are root.
+
+    Raises:
+        Unavailable: it can't be installed.
+    """
+    if os.geteuid() != 0:
+        return
     wanted = {
         "docker.io": "dockerd",
         "docker-compose": "docker-compose",

@@ -8,9 +8,10 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,7 @@ from rich.console import Console
 from streams.local import maven
 from streams.local.cache import Artifact, Group, ensure
 from streams.settings import Settings
-from tests.containers.docker import Unavailable, docker, pull, run
+from tests.containers.docker import Unavailable, docker, install_missing, pull, run
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -39,7 +40,7 @@ _REGISTRY_FILES = Artifact(
 )
 
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-_PACKAGES = ("ca-certificates", "python3", "python3-venv")
+_PACKAGES = ("ca-certificates", "libgomp1", "python3", "python3-venv")
 _SUITE = "bookworm"
 _BASE_SECONDS = 900.0
 
@@ -54,7 +55,7 @@ def kafka() -> str:
 
 
 def registry() -> str:
-    """The name of the schema registry's image: ``PRESSROOM_REGISTRY_IMAGE``, the public one, or one built here.
+    """The name of the registry's image: ``PRESSROOM_REGISTRY_IMAGE``, the public one, or one built here.
 
     Raises:
         Unavailable: the wanted one can't be pulled, or none can be built.
@@ -69,6 +70,23 @@ def python() -> str:
         Unavailable: the wanted one can't be pulled, or none can be built.
     """
     return _provide("PRESSROOM_BASE_IMAGE", PYTHON, base)
+
+
+def everything() -> dict[str, str]:
+    """The variables of ``docker-compose.yml`` that name images, and their values."""
+    return {
+        "PRESSROOM_KAFKA_IMAGE": kafka(),
+        "PRESSROOM_REGISTRY_IMAGE": registry(),
+        "PRESSROOM_BASE_IMAGE": python(),
+    }
+
+
+def write_environment(file: Path, variables: Mapping[str, str]) -> None:
+    """Sets variables in a ``.env`` file; its other lines stay."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    kept = [line for line in lines if line.partition("=")[0] not in variables]
+    given = [f"{name}={value}" for name, value in variables.items()]
+    file.write_text("\n".join([*kept, *given]) + "\n")
 
 
 def _provide(variable: str, public: str, build: Callable[[], str]) -> str:
@@ -158,3 +176,11 @@ def _context(name: str, group: Group) -> Iterator[tuple[Path, list[Path]]]:
 def _build(name: str, context: Path) -> str:
     docker("build", "--quiet", "--tag", name, f"--build-arg=BASE={base()}", str(context))
     return name
+
+
+if __name__ == "__main__":
+    try:
+        install_missing()
+        write_environment(ROOT / ".env", everything())
+    except Unavailable as error:
+        sys.exit(f"images: {error}")
