@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PEERS := .venv-peers/.installed
 
-.PHONY: help install demo test test-containers lock lint faults bench bench-peers bench-growth clean
+.PHONY: help install demo test test-containers images lock lint faults bench bench-peers bench-growth clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -27,6 +27,9 @@ test: $(STAMP) ## all tests, on an embedded Kafka
 
 test-containers: $(STAMP) ## the tests that use Kafka on a Kafka container, and docker-compose.yml
 	@$(BIN)/python -m tests.containers $(if $(IF_POSSIBLE),--if-possible)
+
+images: $(STAMP) ## pull or build what docker-compose.yml runs; .env says which
+	@$(BIN)/python -m tests.containers.images
 
 faults: $(STAMP) ## all fault tests, the long ones too, and a table of what they found
 	$(BIN)/pytest tests/faults -m 'long or not long' --fault-table=build/faults.md
