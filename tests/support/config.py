@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     AlterConfigOpType,
@@ -20,6 +21,16 @@ _numbers = itertools.count()
 def client_config(bootstrap_servers: str) -> dict[str, object]:
     """librdkafka settings, with its log kept off standard error."""
     return {"bootstrap.servers": bootstrap_servers, "logger": logging.getLogger("kafka")}
+
+
+def answers(bootstrap_servers: str) -> bool:
+    """Whether a broker answers there now, or within a second."""
+    config: dict[str, Any] = client_config(bootstrap_servers)
+    admin = AdminClient(config)
+    try:
+        return bool(admin.list_topics(timeout=1).brokers)
+    except KafkaException:
+        return False
 
 
 def unique(name: str) -> str:

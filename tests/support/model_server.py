@@ -40,7 +40,7 @@ _TEXTS = {
 
 @dataclass
 class ModelServer:
-    """Serves on a loopback port until closed.
+    """Serves on a free port until closed.
 
     Args:
         answer: the reply's text, given the request.
@@ -48,6 +48,7 @@ class ModelServer:
         before: called before every answer; it may wait.
         fault: asked before every call, with its number; what to refuse it with, or None.
         spoil: the same, with the user message and how often it came before.
+        host: the address to listen at.
     """
 
     answer: Answer
@@ -55,6 +56,7 @@ class ModelServer:
     before: Callable[[], object] = lambda: None
     fault: Callable[[int], Refusal | None] = lambda _: None
     spoil: Callable[[str, int], Refusal | Mishap | None] = lambda *_: None
+    host: str = "127.0.0.1"
     account: list[Bill] = field(default_factory=list)
     """Every call that was answered, and so would be paid for."""
     requests: int = 0
@@ -67,12 +69,12 @@ class ModelServer:
         self._lock = threading.Lock()
         self.closed = threading.Event()
         handler = type("Handler", (_Handler,), {"owner": self})
-        self._server = _Server(("127.0.0.1", 0), handler)
+        self._server = _Server((self.host, 0), handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        return f"http://{self.host}:{self._server.server_address[1]}/v1"
 
     @property
     def bills(self) -> list[str]:
