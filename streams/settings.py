@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from schemas.errors import UsageError
 from streams.calls import NO_LIMITS, Caller, Limits
 from streams.completions import Completions
+from streams.connection import check_connection
 from streams.local import Status, status
 from streams.model import Model, OpenAIModel
 from streams.prices import load_prices
@@ -92,7 +93,9 @@ class Settings(BaseSettings):
         """librdkafka settings for every client.
 
         Raises:
-            UsageError: the embedded Kafka is wanted and does not run, or the file is malformed.
+            UsageError: the embedded Kafka is wanted and does not run, the file is malformed, or Kafka
+                refuses these settings.
+            RetryLater: no broker answers.
         """
         servers = self.bootstrap_servers or self.embedded.bootstrap_servers
         if not servers:
@@ -104,6 +107,7 @@ class Settings(BaseSettings):
         config = {"bootstrap.servers": servers, "logger": logging.getLogger("kafka"), **extra}
         if extra:
             self._check(config)
+        check_connection(config)
         return config
 
     def _check(self, config: dict[str, Any]) -> None:
