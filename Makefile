@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PEERS := .venv-peers/.installed
 
-.PHONY: help install demo test lint faults bench bench-peers bench-growth clean
+.PHONY: help install demo test lint faults security bench bench-peers bench-growth clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -27,6 +27,9 @@ test: $(STAMP) ## all tests, on an embedded Kafka
 
 faults: $(STAMP) ## all fault tests, the long ones too, and a table of what they found
 	$(BIN)/pytest tests/faults -m 'long or not long' --fault-table=build/faults.md
+
+security: $(STAMP) ## all tests of TLS, rights, secrets and encryption, the long ones too
+	$(BIN)/pytest tests/security -m 'long or not long'
 
 lint: $(STAMP) ## ruff, mypy and the layout
 	$(BIN)/ruff check .

@@ -6,15 +6,16 @@ from typing import Any
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from consumers.reader import Partition, partitions_of
-from schemas.errors import RetryLater, Stop, UsageError
+from consumers.reader import Partition, absent, partitions_of
+from schemas.errors import Refused, RetryLater, Stop, UsageError
 from streams.stage import AnyTopic, Stage
 
 _TIMEOUT = 30.0
 
 
 def create_topics(config: Mapping[str, Any], topics: Collection[AnyTopic]) -> list[str]:
-    """Creates those that are missing; gives their names. Existing topics stay as they are.
+    """Creates those that are missing; gives their names. Existing topics stay as they are, and so do
+    those that this client may know nothing of.
 
     Raises:
         RetryLater: no broker answers.
@@ -25,10 +26,11 @@ def create_topics(config: Mapping[str, Any], topics: Collection[AnyTopic]) -> li
         existing = admin.list_topics(timeout=_TIMEOUT).topics
     except KafkaException as failure:
         raise RetryLater(f"Kafka does not answer: {failure.args[0].str()}") from failure
+    missing = absent(admin, [t.name for t in topics if t.name not in existing])
     wanted = [
         NewTopic(t.name, num_partitions=t.partitions, config=t.config)
         for t in topics
-        if t.name not in existing
+        if t.name in missing
     ]
     if not wanted:
         return []
@@ -39,6 +41,11 @@ def create_topics(config: Mapping[str, Any], topics: Collection[AnyTopic]) -> li
             created.append(name)
         except KafkaException as failure:
             error: KafkaError = failure.args[0]
+            if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                raise Stop(
+                    f"Kafka refuses CREATE on topic {name}: let someone run `pressroom topics create` "
+                    "who may"
+                ) from failure
             if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise Stop(f"can't create topic {name}: {error.str()}") from failure
     return created
@@ -71,6 +78,7 @@ def committed_offsets(config: Mapping[str, Any], stage: Stage) -> dict[Partition
 
     Raises:
         RetryLater: no broker answers.
+        Refused: the broker does.
     """
     counts = partitions_of(config, [t.name for t in stage.reads])
     found = {(t, p): 0 for t, count in counts.items() for p in range(count)}
@@ -82,7 +90,10 @@ def committed_offsets(config: Mapping[str, Any], stage: Stage) -> dict[Partition
     try:
         answer = futures[stage.group].result()
     except KafkaException as failure:
-        raise RetryLater(f"can't read offsets: {failure.args[0].str()}") from failure
+        error = failure.args[0]
+        if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            raise Refused(f"Kafka refuses DESCRIBE on group {stage.group}") from failure
+        raise RetryLater(f"can't read offsets: {error.str()}") from failure
     for tp in answer.topic_partitions or ():
         if tp.offset >= 0 and (tp.topic, tp.partition) in found:
             found[tp.topic, tp.partition] = tp.offset

@@ -34,7 +34,14 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from consumers import reader
 from consumers.reader import Partition, Reader, to_received
 from producers.transactional import RecordRefused, TransactionalProducer
-from schemas.errors import OutcomeUnknown, PressroomError, RetryLater, Stop, TransactionAborted
+from schemas.errors import (
+    OutcomeUnknown,
+    PressroomError,
+    Refused,
+    RetryLater,
+    Stop,
+    TransactionAborted,
+)
 from schemas.message import Outgoing
 from streams.completions import Completions
 from streams.ledger import Book, Ledger, Page, from_metadata, position, positions, to_metadata
@@ -66,11 +73,8 @@ _IDLE_POLL = 0.1
 _BUSY_WAIT = 0.005
 _ABORT_PAUSE = 1.0
 _SETTLE_TIMEOUT = 10.0
-_HOPELESS = (
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-)
+_REFUSED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
+_HOPELESS = (*_REFUSED, KafkaError.UNKNOWN_TOPIC_OR_PART)
 
 
 class Task:
@@ -285,7 +289,8 @@ class ExactlyOnce:
         if error.code() == KafkaError._PARTITION_EOF:
             self._at_end.add((str(message.topic()), int(message.partition() or 0)))
         elif error.fatal() or error.code() in _HOPELESS:
-            raise Stop(f"can't read {self.stage.group}'s topics: {error.str()}")
+            kind = Refused if error.code() in _REFUSED else Stop
+            raise kind(f"can't read {self.stage.group}'s topics: {error.str()}")
         else:
             log.info("%s: %s", self.stage.name, error.str())
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from producers.transactional import TransactionalProducer
-from schemas.errors import PressroomError, Stop
+from schemas.errors import PressroomError, Refused, Stop
 from streams.admin import check_topics
 from streams.calls import Caller
 from streams.completions import Completions
 from streams.exactly_once import ExactlyOnce
 from streams.instance import Instances
 from streams.processing import Processor
+from streams.rights import check_rights, rights_of_stage
 from streams.runner import OwnThread
 from streams.stage import Stage
 
@@ -46,12 +47,13 @@ class Worker:
             earlier: the completions that may be taken again; None asks every question.
 
         Raises:
-            UsageError: a topic or prompt is missing, or joined topics don't fit.
+            UsageError: a right, topic or prompt is missing, or joined topics don't fit.
         """
-        self._instances, self._earlier = instances, earlier
+        self._instances, self._earlier, self._config = instances, earlier, config
         self._thread = OwnThread()
         self.loops: list[ExactlyOnce] = []
         for stage in stages:
+            check_rights(config, rights_of_stage(stage))
             processor = Processor(stage, caller, check_topics(config, stage))
             producer = TransactionalProducer(config, instances.transactional_id(stage))
             self.loops.append(
@@ -82,12 +84,22 @@ class Worker:
         try:
             loop.run(GRACE)
         except PressroomError as error:
-            self.failure = self.failure or type(error)(f"{loop.stage.name}: {error}")
+            said = self._explained(error, loop.stage)
+            self.failure = self.failure or type(error)(f"{loop.stage.name}: {said}")
         except Exception as error:  # a bug: say which stage, stop the others
             log.exception("stage %s", loop.stage.name)
             self.failure = self.failure or Stop(f"{loop.stage.name}: {error!r}")
         finally:
             self.stop()
+
+    def _explained(self, error: PressroomError, stage: Stage) -> PressroomError:
+        """What the client says of a right that was taken away leaves out on what."""
+        if isinstance(error, Refused):
+            try:
+                check_rights(self._config, rights_of_stage(stage))
+            except PressroomError as named:
+                return named
+        return error
 
     def stop(self) -> None:
         """Tells every loop to commit what is finished and to leave."""

@@ -32,9 +32,12 @@ def create(json: Json = False) -> None:
 
     Example: pressroom topics create
     """
+    from consumers.reader import partitions_of
     from streams.admin import create_topics
 
-    created = create_topics(settings().client_config(), pipeline().topics)
+    config, needed = settings().client_config(), pipeline().topics
+    created = create_topics(config, needed)
+    partitions_of(config, [t.name for t in needed])  # or they are hidden from this client
     if json:
         emit({"created": created})
     else:
@@ -92,8 +95,10 @@ def ingest_paths(
     from producers.ingest import Ingestion
     from producers.sources import SourceError, discover
     from schemas.errors import UsageError
+    from streams.rights import check_rights, rights_of_ingest
 
     target = chosen.entry(topic)
+    check_rights(config, rights_of_ingest(chosen, target.name))
     with tempfile.TemporaryDirectory(prefix="pressroom-") as spool:
         try:
             sources = discover(paths, sys.stdin.buffer, Path(spool))
@@ -275,10 +280,12 @@ def write_articles(
     from schemas.errors import UsageError
     from schemas.message import record_id
     from schemas.records import Article
+    from streams.rights import check_rights, rights_of_sink
 
     target = chosen.topic(topic)
     if target.record is not Article:
         raise UsageError(f"{target.name} holds {target.record.__name__}; the sink writes articles")
+    check_rights(config, rights_of_sink(chosen, target.name))
     # one group a folder: each folder gets everything
     group = f"{chosen.name}.markdown.{record_id(str(into.resolve()))[:8]}"
     written: list[Path] = []

@@ -19,7 +19,8 @@ from tests.support.model_server import ModelServer
 
 COMMANDS = (
     "demo", "up", "down", "status", "topology", "ingest", "worker", "sink", "tail", "audit",
-    "topics create", "dead list", "dead show",
+    "acls", "topics create", "keys create", "keys rotate", "dead list",
+    "dead show",
 )  # fmt: skip
 
 NOWHERE = {"PRESSROOM_BOOTSTRAP_SERVERS": "127.0.0.1:1"}

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from streams.local.ports import HOST, choose
 from tests.support.broker import Broker
-from tests.support.config import client_config
+from tests.support.config import client_config, unique
 
 _SETTINGS = """\
 listeners=PLAINTEXT://{{host}}:{{broker}},SSL://{{host}}:{ssl},SASL_PLAINTEXT://{{host}}:{sasl},\
@@ -78,8 +78,8 @@ class SecureBroker:
         )
         self._broker = Broker(folder / "home", settings)
         self.address = self._broker.address
-        self.config: dict[str, Any] = client_config(self.address)
-        self.admin = AdminClient(dict(self.config))
+        self.config: dict[str, Any] = dict(client_config(self.address))
+        self.admin = AdminClient(self.config)
 
     def at(self, port: int) -> str:
         """The address of one of :attr:`ports`."""
@@ -110,7 +110,7 @@ class SecureBroker:
     def login(self, user: str, password: str, **given: str) -> Path:
         """Client settings of a SCRAM user over TLS."""
         return self.properties(
-            user,
+            unique(user),
             **{
                 "security_protocol": "SASL_SSL",
                 "ssl_ca_location": str(self.ca),
