@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from schemas.secrets import redact
 from streams.cli.context import (
     BudgetTokens,
     BudgetUsd,
@@ -116,7 +117,8 @@ class _Demo:
     def _introduce(self) -> None:
         current = self._settings
         kafka = "embedded Apache Kafka" if current.uses_embedded_kafka else "Kafka"
-        model = f"{current.model} at {current.openai_base_url or current.embedded.model_url}"
+        address = redact(current.openai_base_url or current.embedded.model_url or "")
+        model = f"{current.model} at {address}"
         self._screen.print(f"{kafka} at {self._config['bootstrap.servers']}, model {model}")
         self._screen.print(
             "Every stage reads and writes topics in transactions: each input comes out exactly once.\n"
