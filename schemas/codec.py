@@ -7,6 +7,7 @@ older schema is read with that schema and resolved to the current one; older sch
 """
 
 import json
+import logging
 from functools import cache
 from importlib.resources import files
 from io import BytesIO
@@ -15,8 +16,11 @@ from typing import Any, Generic, TypeVar, cast
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.schema import fingerprint as avro_fingerprint
 
-from schemas.errors import DecodeError, RecordRejected
+from schemas import encryption
+from schemas.errors import DecodeError, RecordRejected, Stop
 from schemas.record import Schema, binding_of, bound, canonical
+
+log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
@@ -57,7 +61,7 @@ class Codec(Generic[R]):
         binding = binding_of(cls)
         self._to_avro, self._from_avro = binding.to_avro, binding.from_avro
         self._schema = parse_schema(binding.schema)
-        self._name = cls.__name__
+        self._name, self._expanded = cls.__name__, binding.expanded
         self.fingerprint = remember(binding.schema)
         self._prefix = MAGIC + self.fingerprint
 
@@ -67,12 +71,21 @@ class Codec(Generic[R]):
         Raises:
             RecordRejected: a field holds a value of another type than its schema says.
         """
-        out = BytesIO()
-        out.write(self._prefix)
         try:
-            schemaless_writer(out, self._schema, self._to_avro(record))
+            data = self._to_avro(record)
+            if encryption.encrypts():
+                return self._written(encryption.encrypt(self._expanded, data))
+            value = self._written(data)
+            if encryption.holds_ciphertext(value):  # or seems to
+                return self._written(encryption.encrypt(self._expanded, data))
+            return value
         except Exception as error:  # fastavro raises whatever the value's type gives rise to
             raise RecordRejected(f"{self._name} can't be encoded: {_brief(error)}") from error
+
+    def _written(self, data: dict[str, Any]) -> bytes:
+        out = BytesIO()
+        out.write(self._prefix)
+        schemaless_writer(out, self._schema, data)
         return out.getvalue()
 
     def decode(self, value: bytes | None) -> R:
@@ -80,6 +93,7 @@ class Codec(Generic[R]):
 
         Raises:
             DecodeError: no single-object encoding, an unknown schema, or damaged or alien data.
+            Stop: a field is encrypted, and this process has no key.
         """
         if value is None:
             raise DecodeError(f"no value where a {self._name} was expected")
@@ -89,7 +103,11 @@ class Codec(Generic[R]):
         stream.seek(_HEADER)
         try:
             data: Any = schemaless_reader(stream, writer, None if current else self._schema)
+            if encryption.holds_ciphertext(value):
+                data = encryption.decrypt(self._expanded, data)
             record: R = self._from_avro(data)
+        except (Stop, DecodeError):
+            raise
         except Exception as error:  # as above: damaged bytes fail in any way
             raise DecodeError(f"damaged {self._name}: {_brief(error)}") from error
         if stream.tell() != len(value):
@@ -97,8 +115,8 @@ class Codec(Generic[R]):
         return record
 
     def is_current(self, value: bytes | None) -> bool:
-        """Whether the bytes were written with the record's present schema."""
-        return value is not None and value.startswith(self._prefix)
+        """Whether the bytes are as they would be written now: the same schema, nothing to encrypt."""
+        return value is not None and value.startswith(self._prefix) and not encryption.encrypts()
 
     def _writer_schema(self, value: bytes) -> Any:
         if len(value) < _HEADER or not value.startswith(MAGIC):
@@ -138,9 +156,25 @@ def describe(value: bytes | None) -> tuple[str, dict[str, Any] | None]:
     stream = BytesIO(value)
     stream.seek(_HEADER)
     try:
-        return str(schema["name"]), cast(dict[str, Any], schemaless_reader(stream, schema, None))
+        data = cast(dict[str, Any], schemaless_reader(stream, schema, None))
+        return str(schema["name"]), _readable(schema, data, value)
     except Exception:  # damaged bytes fail in any way
         return "", None
+
+
+def _readable(schema: Any, data: dict[str, Any], value: bytes) -> dict[str, Any]:
+    if not encryption.holds_ciphertext(value):
+        return data
+    try:
+        return encryption.decrypt(schema, data)
+    except (Stop, DecodeError) as error:
+        _warn_once(str(error))
+        return data
+
+
+@cache
+def _warn_once(message: str) -> None:
+    log.warning("shown as it is: %s", message)
 
 
 def _any_schema(mark: bytes) -> Any:
