@@ -69,30 +69,44 @@ def partitions_of(config: Mapping[str, Any], topics: Collection[str]) -> dict[st
     admin = AdminClient(dict(config))
     try:
         known = admin.list_topics(timeout=_TIMEOUT).topics
+        absent, hidden = unseen(admin, set(topics) - known.keys())
+        if absent:
+            listed = ", ".join(sorted(absent))
+            raise UsageError(f"no topic {listed}; `pressroom topics create` makes them")
+        if hidden:
+            raise UsageError(
+                f"Kafka refuses DESCRIBE on topic {', '.join(sorted(hidden))}; "
+                "`pressroom acls` lists the rights that are needed"
+            )
+        if not known.keys() >= set(topics):  # they were made in this moment
+            known = admin.list_topics(timeout=_TIMEOUT).topics
     except KafkaException as failure:
         raise RetryLater(f"Kafka does not answer: {failure.args[0].str()}") from failure
-    unseen = sorted(set(topics) - known.keys())
-    if missing := [name for name in unseen if name in absent(admin, unseen)]:
-        raise UsageError(f"no topic {', '.join(missing)}; `pressroom topics create` makes them")
-    if unseen:
-        raise UsageError(
-            f"Kafka refuses DESCRIBE on topic {', '.join(unseen)}; "
-            "`pressroom acls` lists the rights that are needed"
-        )
     return {name: len(known[name].partitions) for name in topics}
 
 
-def absent(admin: AdminClient, topics: Collection[str]) -> set[str]:
-    """Those that don't exist, rather than being hidden from this client."""
+def unseen(admin: AdminClient, topics: Collection[str]) -> tuple[set[str], set[str]]:
+    """Of topics that a listing left out: those that don't exist, and those hidden from this client.
+
+    Raises:
+        KafkaException: no broker answers.
+    """
     if not topics:
-        return set()
+        return set(), set()
     answers = admin.describe_topics(TopicCollection(list(topics)), request_timeout=_TIMEOUT)
-    hidden = KafkaError.TOPIC_AUTHORIZATION_FAILED
-    return {
-        name
-        for name, future in answers.items()
-        if (failure := future.exception()) is not None and failure.args[0].code() != hidden
-    }
+    absent, hidden = set(), set()
+    for name, future in answers.items():
+        failure = future.exception()
+        if failure is None:
+            continue
+        code = failure.args[0].code()
+        if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            hidden.add(name)
+        elif code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXCEPTION):
+            absent.add(name)
+        else:
+            raise failure
+    return absent, hidden
 
 
 def end_offsets(

@@ -6,7 +6,7 @@ from typing import Any
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from consumers.reader import Partition, absent, partitions_of
+from consumers.reader import Partition, partitions_of, unseen
 from schemas.errors import Refused, RetryLater, Stop, UsageError
 from streams.stage import AnyTopic, Stage
 
@@ -24,9 +24,9 @@ def create_topics(config: Mapping[str, Any], topics: Collection[AnyTopic]) -> li
     admin = AdminClient(dict(config))
     try:
         existing = admin.list_topics(timeout=_TIMEOUT).topics
+        missing, _ = unseen(admin, {t.name for t in topics} - existing.keys())
     except KafkaException as failure:
         raise RetryLater(f"Kafka does not answer: {failure.args[0].str()}") from failure
-    missing = absent(admin, [t.name for t in topics if t.name not in existing])
     wanted = [
         NewTopic(t.name, num_partitions=t.partitions, config=t.config)
         for t in topics

@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from schemas.errors import RecordRejected, RetryLater, Stop
-from schemas.secrets import note_secret, note_url, redact
+from schemas.secrets import BLOT, note_secret, note_url, redact
 from streams.prompts import Rendered
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ JsonSchema = dict[str, Any]
 
 _LONGEST_WAIT = 300.0
 _LATER = 1.0
+_A_REAL_KEY = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +150,15 @@ class OpenAIModel:
         )
         usage = answer.usage
         return Completion(
-            text=redact(answer.choices[0].message.content or ""),
+            text=self._without_key(answer.choices[0].message.content or ""),
             model=str(answer.model or self.name),
             prompt_tokens=int(usage.prompt_tokens) if usage else 0,
             completion_tokens=int(usage.completion_tokens) if usage else 0,
         )
+
+    def _without_key(self, text: str) -> str:
+        # a completion is kept for good; a short key may well be a word that belongs there
+        return text.replace(self._api_key, BLOT) if len(self._api_key) >= _A_REAL_KEY else text
 
     def _connected(self) -> "AsyncOpenAI":
         if self._client is None:

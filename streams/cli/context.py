@@ -71,8 +71,12 @@ def settings(**given: Any) -> "Settings":
     return load_settings(properties=options.properties, **given)
 
 
-def _use_encryption() -> None:
-    """After the pipeline's records are known, and before any is read or written."""
+def use_encryption() -> None:
+    """Makes this process encrypt as the settings say; the pipeline's records must be known by then.
+
+    Raises:
+        UsageError: a field does not exist, or the keys can't be used.
+    """
     from schemas.encryption import check_fields
 
     current = settings()
@@ -103,7 +107,7 @@ def pipeline() -> "Pipeline":
     if not isinstance(found, Pipeline):
         raise UsageError(f"{module_name} has no pipeline named {name!r}")
     found.check()
-    _use_encryption()
+    use_encryption()
     return found
 
 

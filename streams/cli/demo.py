@@ -16,6 +16,7 @@ from streams.cli.context import (
     console,
     emit,
     settings,
+    use_encryption,
 )
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class _Demo:
     def __init__(self, current: "Settings", screen: "Console", limits: "Limits") -> None:
         from streams.pipelines.newsroom import newsroom
 
+        use_encryption()
         self._limits = limits
         self._settings, self._screen, self._pipeline = current, screen, newsroom
         self._config = current.client_config()

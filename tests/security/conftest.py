@@ -126,6 +126,14 @@ class Merging:
 
 
 @pytest.fixture
+def cli(tmp_path: Path) -> Iterator[Cli]:
+    """The command line, on the secure broker once its settings say so."""
+    made = Cli(tmp_path, {"OPENAI_BASE_URL": "http://127.0.0.1:1/v1"})
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def merging(
     secure: SecureBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Merging]:

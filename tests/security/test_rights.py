@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ from confluent_kafka.admin import AclBindingFilter  # type: ignore[attr-defined]
 from schemas.topics import ledger_of
 from streams.admin import create_topics
 from streams.rights import Right
-from tests.integration.conftest import wait_for
+from tests.integration.conftest import Cli, wait_for
 from tests.integration.test_cli import refused
 from tests.security.conftest import Merging
+from tests.support.secure import SecureBroker
 
 ALL = (
     "READ topic lefts", "READ topic rights", "READ topic merge.state", "READ topic merge.ledger",
@@ -146,3 +148,41 @@ def test_what_has_no_rights_at_all_says_so(merging: Merging) -> None:
     merging.create_topics()
     for command in ("topics create", "audit", "tail wholes", "worker merge"):
         assert "Kafka refuses " in refused(merging.cli.run(*command.split())), command
+
+
+COMMANDS = ("topics", "ingest", "publish", "sink", "tail", "audit")
+
+
+def test_each_command_runs_with_its_own_rights_alone(
+    secure: SecureBroker, cli: Cli, tmp_path: Path
+) -> None:
+    everything = {"PRESSROOM_BOOTSTRAP_SERVERS": secure.address}
+    assert cli.run("acls", *COMMANDS, "--apply", **everything).status == 0
+    logins = {}
+    for part in COMMANDS:
+        secure.add_user(f"{cli.name}.{part}", part * 3)
+        logins[part] = secure.login(f"{cli.name}.{part}", part * 3)
+    (tmp_path / "a.txt").write_text("A document.")
+
+    def run(part: str, *command: str) -> Any:
+        address = secure.at(secure.ports.sasl_ssl)
+        environment = {"PRESSROOM_BOOTSTRAP_SERVERS": address}
+        result = cli.run(*command, "--json", **environment, PRESSROOM_PROPERTIES=str(logins[part]))
+        assert result.status == 0, result.err
+        return result.json
+
+    assert len(run("topics", "topics", "create")["created"]) > 5
+    assert run("ingest", "ingest", "a.txt")["documents"] == 1
+    (tmp_path / "a.txt").write_text("Another document.")  # what was read before is looked through
+    assert run("ingest", "ingest", "a.txt")["documents"] == 1
+    worked = run("publish", "worker", "publish", "--until-idle", "1")
+    assert worked["stages"] == [{"stage": "publish", "committed": 2}]
+    assert run("sink", "sink", "--into", "out", "--until-end")["written"] == 2
+    assert run("tail", "tail", "articles")["records"] == 2
+    assert run("audit", "audit")["ok"]
+    other = cli.run(
+        "audit",
+        PRESSROOM_BOOTSTRAP_SERVERS=secure.at(secure.ports.sasl_ssl),
+        PRESSROOM_PROPERTIES=str(logins["tail"]),
+    )
+    assert f"DESCRIBE on group {cli.topic('publish')}" in refused(other)
