@@ -18,10 +18,11 @@ from confluent_kafka.admin import AdminClient
 
 from schemas.errors import RetryLater, UsageError
 
-PATIENCE = 15.0
+PATIENCE = 30.0
 """Seconds after which a Kafka that does not answer is given up; a login that it refuses, sooner."""
 
-_STEP = 0.5
+_FIRST_STEP = 1.0
+_DIAGNOSIS = 2.0
 _CERTAIN = 2
 _FAIL = re.compile(r"FAIL .*?: (?:\w+://)?(\S+?)/\w+: (.*)")
 _DETAIL = re.compile(r" \(after \d+ms.*?\)$|: receive 0 after POLLIN")
@@ -41,17 +42,20 @@ def check_connection(config: Mapping[str, Any]) -> None:
     """
     trouble = _Trouble(config)
     admin = AdminClient(dict(config) | {"logger": trouble.log})
-    until = time.monotonic() + PATIENCE
+    until, step = time.monotonic() + PATIENCE, _FIRST_STEP
     while True:
         try:
-            admin.list_topics(topic="__consumer_offsets", timeout=_STEP)
+            admin.list_topics(topic="__consumer_offsets", timeout=step)
             return
         except KafkaException as failure:
             said = failure.args[0].str()
         admin.poll(0)  # which hands over the log
         if trouble.is_certain:
             raise UsageError(trouble.advice())
-        if time.monotonic() > until:
+        left = until - time.monotonic()
+        # the first answer may be slow: a far-away broker, a login to be computed
+        step = min(2 * step, max(left, _FIRST_STEP))
+        if left <= 0:
             where, why = config["bootstrap.servers"], trouble.last or said
             raise RetryLater(f"Kafka does not answer at {where}: {why}")
 
@@ -115,7 +119,7 @@ class _Trouble(logging.Handler):
         host, _, port = server.rpartition(":")
         try:
             context = ssl.create_default_context(cafile=self._config.get("ssl.ca.location"))
-            with socket.create_connection((host.strip("[]"), int(port)), _STEP * 4) as plain:
+            with socket.create_connection((host.strip("[]"), int(port)), _DIAGNOSIS) as plain:
                 context.wrap_socket(plain, server_hostname=host.strip("[]")).close()
         except ssl.SSLCertVerificationError as error:
             return error.verify_message

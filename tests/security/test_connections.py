@@ -10,7 +10,7 @@ from tests.integration.test_cli import refused
 from tests.support.config import unique
 from tests.support.secure import SecureBroker
 
-SECONDS = 60
+SECONDS = 120
 """Far less than for ever; a command that waits without end fails here."""
 
 

@@ -103,7 +103,7 @@ def test_without_one_right_a_worker_does_not_begin_and_names_it(
     missing = _named(merging, taken)
     merging.grant(*(r for r in merging.rights if r != missing))
     merging.write("fail", "filter", "a")
-    result = merging.cli.end(merging.start("--until-idle", "1"), timeout=60)
+    result = merging.cli.end(merging.start("--until-idle", "1"), timeout=120)
     assert result.status in (1, 2)
     (line,) = (line for line in result.err.splitlines() if line.startswith("pressroom: "))
     assert f"{missing.operation} on {missing.kind} {missing.name}" in line
@@ -111,7 +111,7 @@ def test_without_one_right_a_worker_does_not_begin_and_names_it(
     assert merging.texts() == []
 
     merging.grant(missing)
-    assert merging.cli.end(merging.start("--until-idle", "1"), timeout=60).status == 0
+    assert merging.cli.end(merging.start("--until-idle", "1"), timeout=120).status == 0
     assert merging.texts() == ["a+a"]
 
 
@@ -131,14 +131,14 @@ def test_a_worker_that_loses_a_right_leaves_and_names_it_and_loses_nothing(
     missing = _named(merging, taken)
     _revoke(merging, missing)
     merging.write("fail", "filter", "b")
-    result = merging.cli.end(worker, timeout=60)
+    result = merging.cli.end(worker, timeout=120)
     assert result.status == 1, result.err
     (line,) = (line for line in result.err.splitlines() if line.startswith("pressroom: "))
     assert f"{missing.operation} on {missing.kind} {missing.name}" in line
     assert "Traceback" not in result.err
 
     merging.grant(missing)
-    assert merging.cli.end(merging.start("--until-idle", "1"), timeout=60).status == 0
+    assert merging.cli.end(merging.start("--until-idle", "1"), timeout=120).status == 0
     assert merging.texts() == ["a+a", "b+b"]
     report = merging.audit()
     assert (report["dead"], report["filtered"], report["unread"]) == (1, 1, 0)
