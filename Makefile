@@ -4,7 +4,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PEERS := .venv-peers/.installed
 
-.PHONY: help install demo test test-containers images lock lint faults bench bench-peers bench-growth bench-scaling clean
+.PHONY: help install demo test test-containers images lock lint faults security bench bench-peers \
+	bench-growth bench-scaling clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -33,6 +34,9 @@ images: $(STAMP) ## pull or build what docker-compose.yml runs; .env says which
 
 faults: $(STAMP) ## all fault tests, the long ones too, and a table of what they found
 	$(BIN)/pytest tests/faults -m 'long or not long' --fault-table=build/faults.md
+
+security: $(STAMP) ## all tests of TLS, rights, secrets and encryption, the long ones too
+	$(BIN)/pytest tests/security -m 'long or not long'
 
 lock: $(STAMP) ## pin what pyproject.toml asks for, for the image
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-annotate --upgrade \

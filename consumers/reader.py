@@ -12,11 +12,12 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Message,
+    TopicCollection,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from schemas.errors import RetryLater, UsageError
+from schemas.errors import Refused, RetryLater, UsageError
 from schemas.message import Received
 
 Partition = tuple[str, int]
@@ -65,18 +66,50 @@ def partitions_of(config: Mapping[str, Any], topics: Collection[str]) -> dict[st
     """How many partitions each topic has.
 
     Raises:
-        UsageError: a topic does not exist.
+        UsageError: a topic does not exist, or is hidden from this client.
         RetryLater: no broker answers.
     """
     admin = AdminClient(dict(config))
     try:
         known = admin.list_topics(timeout=_TIMEOUT).topics
+        absent, hidden = unseen(admin, set(topics) - known.keys())
+        if absent:
+            listed = ", ".join(sorted(absent))
+            raise UsageError(f"no topic {listed}; `pressroom topics create` makes them")
+        if hidden:
+            raise UsageError(
+                f"Kafka refuses DESCRIBE on topic {', '.join(sorted(hidden))}; "
+                "`pressroom acls` lists the rights that are needed"
+            )
+        if not known.keys() >= set(topics):  # they were made in this moment
+            known = admin.list_topics(timeout=_TIMEOUT).topics
     except KafkaException as failure:
         raise RetryLater(f"Kafka does not answer: {failure.args[0].str()}") from failure
-    missing = sorted(set(topics) - known.keys())
-    if missing:
-        raise UsageError(f"no topic {', '.join(missing)}; `pressroom topics create` makes them")
     return {name: len(known[name].partitions) for name in topics}
+
+
+def unseen(admin: AdminClient, topics: Collection[str]) -> tuple[set[str], set[str]]:
+    """Of topics that a listing left out: those that don't exist, and those hidden from this client.
+
+    Raises:
+        KafkaException: no broker answers.
+    """
+    if not topics:
+        return set(), set()
+    answers = admin.describe_topics(TopicCollection(list(topics)), request_timeout=_TIMEOUT)
+    absent, hidden = set(), set()
+    for name, future in answers.items():
+        failure = future.exception()
+        if failure is None:
+            continue
+        code = failure.args[0].code()
+        if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            hidden.add(name)
+        elif code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXCEPTION):
+            absent.add(name)
+        else:
+            raise failure
+    return absent, hidden
 
 
 def end_offsets(
@@ -109,6 +142,9 @@ def _list_offsets(
         except KafkaException as failure:
             error: KafkaError = failure.args[0]
             # a topic that was just created, or whose broker just came back, has no leaders yet
+            if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                hidden = next(tp.topic for tp, f in futures.items() if f.exception() is not None)
+                raise Refused(f"Kafka refuses DESCRIBE on topic {hidden}") from failure
             if not (error.retriable() or error.code() in _PASSING) or time.monotonic() > until:
                 raise RetryLater(f"Kafka does not answer: {error.str()}") from failure
             time.sleep(0.1)
@@ -187,6 +223,7 @@ class Reader:
 
         Raises:
             RetryLater: the broker reports an error.
+            Refused: it refuses to let this client read.
         """
         first = self._consumer.poll(seconds)
         if first is None:
@@ -205,8 +242,11 @@ class Reader:
             assert offset is not None
             self.reached[topic, partition] = offset
             return False
-        if error.retriable():
+        # it is assigned what it reads, and needs no right on the group whose name a client has to have
+        if error.retriable() or error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
             return False
+        if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise Refused(f"Kafka refuses READ on topic {message.topic()}")
         raise RetryLater(f"can't read {message.topic()}: {error.str()}")
 
     def follow(self) -> Iterator[Received]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-from schemas.errors import Fenced, OutcomeUnknown, RetryLater, Stop, TransactionAborted
+from schemas.errors import Fenced, OutcomeUnknown, Refused, RetryLater, Stop, TransactionAborted
 from schemas.message import Outgoing
 from schemas.topics import MAX_KEPT_BYTES
 
@@ -35,9 +35,12 @@ _CONNECT_TIMEOUT = 5.0
 _WATCHED_BYTES = 128 * 1024
 _FENCING = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 _REFUSED = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.INVALID_RECORD)
-_HOPELESS = (
+_REFUSED_RIGHTS = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
+)
+_HOPELESS = (
+    *_REFUSED_RIGHTS,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -120,6 +123,7 @@ class TransactionalProducer:
         self._aside = _Aside()
         self._began = 0.0
         self._refused: RecordRefused | None = None
+        self._topics: set[str] = set()
 
     def open(self) -> None:
         """Fences any predecessor and settles what it left open.
@@ -137,7 +141,7 @@ class TransactionalProducer:
         except KafkaException as failure:
             error: KafkaError = failure.args[0]
             if error.code() in _HOPELESS:
-                raise Stop(f"can't write to Kafka: {error.str()}") from failure
+                raise self._hopeless(error) from failure
             raise RetryLater(f"Kafka does not answer: {error.str()}") from failure
         self._producer, self._aside = producer, _Aside()
 
@@ -171,6 +175,7 @@ class TransactionalProducer:
             self.open()
             raise OutcomeUnknown("the producer was replaced")
         self._refused = None
+        self._topics.clear()
         self._began = time.monotonic()
         try:
             self._producer.begin_transaction()
@@ -202,6 +207,7 @@ class TransactionalProducer:
 
     def _write(self, producer: Producer, record: Outgoing) -> None:
         topic, key, value, found, partition = record
+        self._topics.add(topic)
         headers = cast("HeadersType", found)
         large = value is not None and len(value) > _WATCHED_BYTES
         watcher: Any = self._watcher(record) if large else None
@@ -261,9 +267,27 @@ class TransactionalProducer:
             if self._refused is not None:
                 raise self._refused
             if error.code() in _HOPELESS:
-                raise Stop(f"can't write to Kafka: {error.str()}")
+                raise self._hopeless(error)
+            self._check_topics()
             raise TransactionAborted(error.str())
         self._replace(error.str())
+
+    def _check_topics(self) -> None:
+        """Records that are not delivered only say how many they are; their topics say why."""
+        assert self._producer is not None
+        for name in sorted(self._topics):
+            try:
+                error = self._producer.list_topics(name, _CONNECT_TIMEOUT).topics[name].error
+            except KafkaException:
+                return  # no broker answers: that is no matter of the topics
+            if error is not None and error.code() in _HOPELESS:
+                raise self._hopeless(error, f"topic {name}")
+
+    def _hopeless(self, error: KafkaError, what: str = "Kafka") -> Stop:
+        if error.code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+            return Stop(f"Kafka refuses WRITE on transactional-id {self.transactional_id}")
+        kind = Refused if error.code() in _REFUSED_RIGHTS else Stop
+        return kind(f"can't write to {what}: {error.str()}")
 
     def _cause(self, error: KafkaError) -> KafkaError:
         """Why the client is done for: producing only says that it is, a transactional call says why."""

@@ -13,6 +13,7 @@ another schema than the present one is read with that schema and resolved to the
 """
 
 import json
+import logging
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
@@ -23,9 +24,12 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.schema import fingerprint as avro_fingerprint
 
-from schemas.errors import DecodeError, RecordRejected
+from schemas import encryption
+from schemas.errors import DecodeError, RecordRejected, Stop
 from schemas.record import Schema, binding_of, bound, canonical
 from schemas.topics import Topic
+
+log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
@@ -139,10 +143,25 @@ class Framing:
         stream = BytesIO(value or b"")
         stream.seek(written.header)
         try:
-            data = schemaless_reader(stream, written.schema, None)
-            return str(written.schema["name"]), cast(dict[str, Any], data)
+            data = cast(dict[str, Any], schemaless_reader(stream, written.schema, None))
+            return str(written.schema["name"]), _readable(written.schema, data, value or b"")
         except Exception:  # damaged bytes fail in any way
             return "", None
+
+
+def _readable(schema: Any, data: dict[str, Any], value: bytes) -> dict[str, Any]:
+    if not encryption.holds_ciphertext(value):
+        return data
+    try:
+        return encryption.decrypt(schema, data)
+    except (Stop, DecodeError) as error:
+        _warn_once(str(error))
+        return data
+
+
+@cache
+def _warn_once(message: str) -> None:
+    log.warning("shown as it is: %s", message)
 
 
 def wire_id(value: bytes) -> int | None:
@@ -171,6 +190,7 @@ class Codec(Generic[R]):
         self._to_avro, self._from_avro = binding.to_avro, binding.from_avro
         self._schema = parse_schema(binding.schema)
         self._name, self._framing = cls.__name__, framing
+        self._expanded = binding.expanded
         self.fingerprint = remember(binding.schema)
         self._prefix = MAGIC + self.fingerprint if header is None else header
         self._header = len(self._prefix)
@@ -181,12 +201,21 @@ class Codec(Generic[R]):
         Raises:
             RecordRejected: a field holds a value of another type than its schema says.
         """
-        out = BytesIO()
-        out.write(self._prefix)
         try:
-            schemaless_writer(out, self._schema, self._to_avro(record))
+            data = self._to_avro(record)
+            if encryption.encrypts():
+                return self._written(encryption.encrypt(self._expanded, data))
+            value = self._written(data)
+            if encryption.holds_ciphertext(value):  # or seems to
+                return self._written(encryption.encrypt(self._expanded, data))
+            return value
         except Exception as error:  # fastavro raises whatever the value's type gives rise to
             raise RecordRejected(f"{self._name} can't be encoded: {_brief(error)}") from error
+
+    def _written(self, data: dict[str, Any]) -> bytes:
+        out = BytesIO()
+        out.write(self._prefix)
+        schemaless_writer(out, self._schema, data)
         return out.getvalue()
 
     def decode(self, value: bytes | None) -> R:
@@ -195,6 +224,7 @@ class Codec(Generic[R]):
         Raises:
             DecodeError: no framing, an unknown schema, or damaged or alien data.
             RetryLater: the registry, which may know the schema, does not answer.
+            Stop: a field is encrypted, and this process has no key.
         """
         if value is None:
             raise DecodeError(f"no value where a {self._name} was expected")
@@ -207,7 +237,11 @@ class Codec(Generic[R]):
         stream.seek(header)
         try:
             data: Any = schemaless_reader(stream, writer, reader)
+            if encryption.holds_ciphertext(value):
+                data = encryption.decrypt(self._expanded, data)
             record: R = self._from_avro(data)
+        except (Stop, DecodeError):
+            raise
         except Exception as error:  # as above: damaged bytes fail in any way
             raise DecodeError(f"damaged {self._name}: {_brief(error)}") from error
         if stream.tell() != len(value):
@@ -215,8 +249,8 @@ class Codec(Generic[R]):
         return record
 
     def is_current(self, value: bytes | None) -> bool:
-        """Whether the bytes are what encoding their record would give: its schema and framing."""
-        return value is not None and value.startswith(self._prefix)
+        """Whether the bytes are as they would be written now: schema, framing, nothing to encrypt."""
+        return value is not None and value.startswith(self._prefix) and not encryption.encrypts()
 
 
 def _brief(error: Exception) -> str:

@@ -12,6 +12,7 @@
     ├── RetryLater            a service is away: wait and try again
     └── Stop                  leave; going on would do harm
         ├── Fenced            another instance with the same transactional id took over
+        ├── Refused           Kafka refuses a right that this client needs
         └── BudgetSpent       what may be spent is spent; the rest stays unread
 """
 
@@ -58,6 +59,10 @@ class Stop(PressroomError):
 
 class Fenced(Stop):
     """Another producer with the same transactional id took over; this one must not go on."""
+
+
+class Refused(Stop):
+    """Kafka refuses a right on a topic, a group or a transactional id."""
 
 
 class BudgetSpent(Stop):

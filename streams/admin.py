@@ -12,8 +12,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     NewTopic,
 )
 
-from consumers.reader import DEFAULTS, Partition, partitions_of
-from schemas.errors import RetryLater, Stop, UsageError
+from consumers.reader import DEFAULTS, Partition, partitions_of, unseen
+from schemas.errors import Refused, RetryLater, Stop, UsageError
 from streams.stage import AnyTopic, Stage
 
 _TIMEOUT = 30.0
@@ -30,7 +30,8 @@ _MIN_IN_SYNC = "min.insync.replicas"
 def create_topics(
     config: Mapping[str, Any], topics: Collection[AnyTopic], replication: int | None = None
 ) -> list[str]:
-    """Creates those that are missing; gives their names. Existing topics stay as they are.
+    """Creates those that are missing; gives their names. Existing topics stay as they are, and so do
+    those that this client may know nothing of.
 
     Args:
         config: librdkafka settings.
@@ -45,9 +46,10 @@ def create_topics(
     admin = AdminClient(dict(config))
     try:
         existing = admin.list_topics(timeout=_TIMEOUT).topics
+        missing, _ = unseen(admin, {t.name for t in topics} - existing.keys())
     except KafkaException as failure:
         raise RetryLater(f"Kafka does not answer: {failure.args[0].str()}") from failure
-    wanted = [_new(t, replication) for t in topics if t.name not in existing]
+    wanted = [_new(t, replication) for t in topics if t.name in missing]
     if not wanted:
         return []
     created = []
@@ -57,6 +59,11 @@ def create_topics(
             created.append(name)
         except KafkaException as failure:
             error: KafkaError = failure.args[0]
+            if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                raise Stop(
+                    f"Kafka refuses CREATE on topic {name}: let someone run `pressroom topics create` "
+                    "who may"
+                ) from failure
             if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise Stop(f"can't create topic {name}: {error.str()}") from failure
     return created
@@ -148,6 +155,7 @@ def committed_offsets(config: Mapping[str, Any], stage: Stage) -> dict[Partition
 
     Raises:
         RetryLater: no broker answers.
+        Refused: the broker does.
     """
     counts = partitions_of(config, [t.name for t in stage.reads])
     found = {(t, p): 0 for t, count in counts.items() for p in range(count)}
@@ -155,19 +163,23 @@ def committed_offsets(config: Mapping[str, Any], stage: Stage) -> dict[Partition
     # group's coordinator goes away meanwhile (its issue 4605)
     client = Consumer(DEFAULTS | dict(config) | {"group.id": stage.group})
     try:
-        answer = _committed(client, [TopicPartition(*at) for at in found])
+        answer = _committed(client, stage.group, [TopicPartition(*at) for at in found])
     finally:
         client.close()
     return found | {(tp.topic, tp.partition): tp.offset for tp in answer if tp.offset >= 0}
 
 
-def _committed(client: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+def _committed(
+    client: Consumer, group: str, partitions: list[TopicPartition]
+) -> list[TopicPartition]:
     until = time.monotonic() + _TIMEOUT
     while True:
         try:
             return client.committed(partitions, _TIMEOUT)
         except KafkaException as failure:
             error: KafkaError = failure.args[0]
+            if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                raise Refused(f"Kafka refuses DESCRIBE on group {group}") from failure
             # a broker that was just started does not coordinate yet
             if error.code() not in _PASSING or time.monotonic() > until:
                 raise RetryLater(f"can't read offsets: {error.str()}") from failure

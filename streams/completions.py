@@ -18,12 +18,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka.admin import AclOperation, AdminClient  # type: ignore[attr-defined]
 
 from consumers.reader import Partition, Reader
 from schemas.codec import SINGLE_OBJECT, Framing, codec_for
-from schemas.errors import RecordRejected, RetryLater, UsageError
+from schemas.errors import RecordRejected, Refused, RetryLater, Stop, UsageError
 from schemas.message import Received
 from schemas.records import LedgerEntry
 
@@ -69,6 +69,7 @@ class Completions:
         self._asking: dict[str, asyncio.Lock] = {}
         self._waiting: Counter[str] = Counter()
         self._closing = threading.Event()
+        self._refused: set[str] = set()
         self._follower = threading.Thread(target=self._follow, name="completions", daemon=True)
 
     # --- on the event loop --------------------------------------------------------------------
@@ -88,7 +89,7 @@ class Completions:
                 "select entry from completions where call_id = ?", (call_id,)
             ).fetchone()
             return self._codec.decode(found[0]) if found is not None else None
-        except (sqlite3.Error, RecordRejected) as error:
+        except (sqlite3.Error, RecordRejected, Stop) as error:
             log.warning("an earlier completion can't be read, asking again: %s", error)
             return None
 
@@ -139,8 +140,23 @@ class Completions:
             known = admin.list_topics(timeout=_TIMEOUT)
         except KafkaException as failure:
             raise RetryLater(f"Kafka does not answer: {failure.args[0].str()}") from failure
-        names = [name for name in known.topics if name.endswith(_LEDGERS)]
+        names = self._readable(admin, [name for name in known.topics if name.endswith(_LEDGERS)])
         return str(known.cluster_id), [(n, p) for n in names for p in known.topics[n].partitions]
+
+    def _readable(self, admin: AdminClient, names: list[str]) -> list[str]:
+        """Without those that this client may not read; it does without what they hold."""
+        if not names:
+            return []
+        answers = admin.describe_topics(
+            TopicCollection(names), include_authorized_operations=True, request_timeout=_TIMEOUT
+        )
+        refused = {name for name, future in answers.items() if not _may_read(future)}
+        if refused - self._refused:
+            log.warning(
+                "no completions are taken from %s: not readable", ", ".join(sorted(refused))
+            )
+        self._refused = refused
+        return [name for name in names if name not in refused]
 
     def _connected(self) -> sqlite3.Connection:
         try:
@@ -163,7 +179,7 @@ class Completions:
         while not self._closing.is_set():
             try:
                 self._follow_these(self._ledgers()[1])
-            except (RetryLater, sqlite3.Error) as error:
+            except (RetryLater, Refused, sqlite3.Error) as error:
                 log.info("following the ledgers: %s", error)
                 self._closing.wait(_PAUSE)
 
@@ -200,9 +216,17 @@ class Completions:
     def _completion_in(self, received: Received) -> LedgerEntry | None:
         try:
             entry = self._reader.decode(received.value)
-        except RecordRejected:  # a tombstone, or a foreign topic of such a name
+        except (RecordRejected, Stop):  # a tombstone, a foreign topic of such a name, or no key
             return None
         return entry if entry.kind != "intent" else None
+
+
+def _may_read(future: Any) -> bool:
+    try:
+        allowed = future.result().authorized_operations
+    except KafkaException:  # it was deleted meanwhile
+        return False
+    return not allowed or AclOperation.READ in allowed
 
 
 def _opened(file: Path) -> sqlite3.Connection:

@@ -35,7 +35,14 @@ from consumers import reader
 from consumers.reader import Partition, Reader, to_received
 from consumers.stalls import Stalls
 from producers.transactional import RecordRefused, TransactionalProducer
-from schemas.errors import OutcomeUnknown, PressroomError, RetryLater, Stop, TransactionAborted
+from schemas.errors import (
+    OutcomeUnknown,
+    PressroomError,
+    Refused,
+    RetryLater,
+    Stop,
+    TransactionAborted,
+)
 from schemas.message import Outgoing, Received
 from streams.completions import Completions
 from streams.ledger import Book, Ledger, Page, from_metadata, position, positions, to_metadata
@@ -71,11 +78,8 @@ _IDLE_POLL = 0.1
 _BUSY_WAIT = 0.005
 _ABORT_PAUSE = 1.0
 _SETTLE_TIMEOUT = 10.0
-_HOPELESS = (
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-)
+_REFUSED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
+_HOPELESS = (*_REFUSED, KafkaError.UNKNOWN_TOPIC_OR_PART)
 
 
 class Task:
@@ -316,7 +320,8 @@ class ExactlyOnce:
             self._at_end.add(partition)
             self._stalls.stands(partition, int(message.offset() or 0))
         elif error.fatal() or error.code() in _HOPELESS:
-            raise Stop(f"can't read {self.stage.group}'s topics: {error.str()}")
+            kind = Refused if error.code() in _REFUSED else Stop
+            raise kind(f"can't read {self.stage.group}'s topics: {error.str()}")
         else:
             log.info("%s: %s", self.stage.name, error.str())
 

@@ -25,7 +25,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from consumers.reader import Reader, end_offsets
 from producers.transactional import DEFAULTS as PRODUCER_DEFAULTS
 from schemas.codec import SINGLE_OBJECT, Framing
-from schemas.errors import RecordRejected, RetryLater, Stop
+from schemas.errors import RecordRejected, Refused, RetryLater, Stop
 from schemas.message import Lineage, Position, Received
 from schemas.records import LedgerEntry
 from streams.completions import Completions
@@ -372,4 +372,5 @@ def _settle(written: "asyncio.Future[int]", error: KafkaError | None, offset: in
 def _sorted(error: KafkaError) -> Exception:
     if error.code() in (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE):
         return RecordRejected(f"a completion is too large for the ledger: {error.str()}")
-    return Stop(f"can't write the ledger: {error.str()}")
+    kind = Refused if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED else Stop
+    return kind(f"can't write the ledger: {error.str()}")

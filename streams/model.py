@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from schemas.errors import RecordRejected, RetryLater, Stop
+from schemas.secrets import BLOT, note_secret, note_url, redact
 from streams.prompts import Rendered
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ JsonSchema = dict[str, Any]
 
 _LONGEST_WAIT = 300.0
 _LATER = 1.0
+_A_REAL_KEY = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,8 @@ class OpenAIModel:
             model: the model's name at the endpoint.
             timeout: seconds for one request.
         """
+        note_secret(api_key)
+        note_url(base_url)
         self.name = model
         self._base_url, self._api_key, self._timeout = base_url, api_key, timeout
         self._client: AsyncOpenAI | None = None
@@ -122,14 +126,14 @@ class OpenAIModel:
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             if _unsent(error):
-                raise Unreachable(f"no connection to {self._base_url}: {cause}") from error
+                raise Unreachable(redact(f"no connection to {self._base_url}: {cause}")) from error
             raise MaybePaid(
-                f"{self._base_url} broke off before it had answered: {cause!r}"
+                redact(f"{self._base_url} broke off before it had answered: {cause!r}")
             ) from error
         except openai.OpenAIError as error:
             raise MaybePaid(f"no usable answer: {error}") from error
         except (ValueError, TypeError, AttributeError, LookupError) as error:
-            raise MaybePaid(f"not an OpenAI-compatible answer: {error!r}"[:300]) from error
+            raise MaybePaid(redact(f"not an OpenAI-compatible answer: {error!r}")[:300]) from error
 
     async def _ask(self, request: Request) -> Completion:
         prompt = request.prompt
@@ -149,11 +153,15 @@ class OpenAIModel:
         )
         usage = answer.usage
         return Completion(
-            text=answer.choices[0].message.content or "",
+            text=self._without_key(answer.choices[0].message.content or ""),
             model=str(answer.model or self.name),
             prompt_tokens=int(usage.prompt_tokens) if usage else 0,
             completion_tokens=int(usage.completion_tokens) if usage else 0,
         )
+
+    def _without_key(self, text: str) -> str:
+        # a completion is kept for good; a short key may well be a word that belongs there
+        return text.replace(self._api_key, BLOT) if len(self._api_key) >= _A_REAL_KEY else text
 
     def _connected(self) -> "AsyncOpenAI":
         if self._client is None:
@@ -169,7 +177,8 @@ class OpenAIModel:
         return self._client
 
     def _sorted(self, error: Any) -> Exception:
-        status, said = error.status_code, f"{error.status_code}: {error.message}"[:500]
+        # an endpoint may repeat the key that it refuses
+        status, said = error.status_code, redact(f"{error.status_code}: {error.message}")[:500]
         if status in (401, 402, 403):
             return Stop(
                 f"{self._base_url} refuses the key ({said}); check OPENAI_API_KEY and its account"

@@ -11,6 +11,7 @@ from schemas.codec import SINGLE_OBJECT, Codec, Framing
 from schemas.errors import RecordRejected, Stop, UsageError
 from schemas.message import Call, Lineage, Outgoing, Received, origin_of, record_id
 from schemas.records import DeadLetter, Filtered, Header, Original
+from schemas.secrets import redact
 from schemas.topics import Bound, dead_letters_of, filtered_of
 from streams.calls import Caller
 from streams.llm import Keep, Llm, keep_nothing
@@ -349,7 +350,7 @@ def _message_of(error: Exception) -> str:
         said = str(error) or repr(error)
     except Exception:  # an error of a stage may not even be printable
         said = type(error).__name__
-    return said.encode("utf-8", "replace").decode()[:4000]
+    return redact(said.encode("utf-8", "replace").decode())[:4000]
 
 
 def _cut(original: Original) -> Original:

@@ -12,8 +12,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.codec import SINGLE_OBJECT, Framing
 from schemas.errors import UsageError
+from schemas.secrets import is_secret, note_environment, note_secret
 from streams.calls import NO_LIMITS, Caller, Limits
 from streams.completions import Completions
+from streams.connection import check_connection
 from streams.local import Status, status
 from streams.model import Model, OpenAIModel
 from streams.prices import load_prices
@@ -99,6 +101,14 @@ class Settings(BaseSettings):
 
     replication: int | None = Field(default=None, ge=1)
     """Replicas of each partition of the topics that are created; unset: the broker's default."""
+    encrypt: str = ""
+    """The fields to encrypt, ``Record.field,…``."""
+
+    encryption_keys: Path | None = None
+    """The file of keys of encrypted fields."""
+
+    kms_key: str | None = None
+    """The URI of the KMS's key that encrypts the file of keys."""
 
     properties: Path | None = None
     """A file of librdkafka settings, ``name=value`` lines."""
@@ -109,6 +119,36 @@ class Settings(BaseSettings):
         if value not in ("on", "off") and _AGE.fullmatch(value) is None:
             raise ValueError("say on, off, or an age like 90s, 30m, 12h or 7d")
         return value
+
+    @property
+    def encrypted_fields(self) -> list[str]:
+        return [name.strip() for name in self.encrypt.split(",") if name.strip()]
+
+    def keys_and_kms(self) -> tuple[Path, str]:
+        """Where the keys of encrypted fields are, and the URI of what encrypts them.
+
+        Raises:
+            UsageError: it is not said.
+        """
+        if self.encryption_keys is None or not self.kms_key:
+            raise UsageError(
+                "encryption needs PRESSROOM_ENCRYPTION_KEYS, a file, and PRESSROOM_KMS_KEY, the URI "
+                "of the key that encrypts it (file:///… for a local one)"
+            )
+        return self.encryption_keys, self.kms_key
+
+    def use_encryption(self) -> None:
+        """Makes this process encrypt and decrypt as the settings say.
+
+        Raises:
+            UsageError: the keys can't be used.
+        """
+        from schemas import encryption
+
+        if self.encryption_keys is None and not self.encrypted_fields:
+            encryption.use(None)
+            return
+        encryption.use(encryption.load_cipher(*self.keys_and_kms(), self.encrypted_fields))
 
     @cached_property
     def embedded(self) -> Status:
@@ -127,7 +167,9 @@ class Settings(BaseSettings):
         """librdkafka settings for every client.
 
         Raises:
-            UsageError: the embedded Kafka is wanted and does not run, or the file is malformed.
+            UsageError: the embedded Kafka is wanted and does not run, the file is malformed, or Kafka
+                refuses these settings.
+            RetryLater: no broker answers.
         """
         servers = self.bootstrap_servers or self.embedded.bootstrap_servers
         if not servers:
@@ -139,6 +181,7 @@ class Settings(BaseSettings):
         config = {"bootstrap.servers": servers, "logger": logging.getLogger("kafka"), **extra}
         if extra:
             self._check(config)
+        check_connection(config)
         return config
 
     def _check(self, config: dict[str, Any]) -> None:
@@ -147,7 +190,7 @@ class Settings(BaseSettings):
         try:
             Consumer(config | {"group.id": "pressroom-check"})
         except (KafkaException, TypeError, ValueError) as error:
-            said = error.args[0].str() if isinstance(error, KafkaException) else error
+            said = error.args[0].str() if isinstance(error, KafkaException) else str(error)
             raise UsageError(f"{self.properties}: {said}") from None
 
     @cached_property
@@ -201,6 +244,7 @@ def load_settings(**given: Any) -> Settings:
     Raises:
         UsageError: a value is malformed.
     """
+    note_environment()
     try:
         return Settings(**{k: v for k, v in given.items() if v is not None})
     except ValidationError as error:
@@ -230,4 +274,6 @@ def read_properties(path: Path) -> dict[str, str]:
         if not equals:
             raise UsageError(f"{path}, line {number}: not of the form name=value")
         found[name.strip()] = value.strip()
+        if is_secret(name):
+            note_secret(value.strip())
     return found

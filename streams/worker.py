@@ -9,13 +9,14 @@ from typing import Any
 
 from producers.transactional import TransactionalProducer
 from schemas.codec import SINGLE_OBJECT, Framing
-from schemas.errors import PressroomError, Stop
+from schemas.errors import PressroomError, Refused, Stop
 from streams.admin import check_topics
 from streams.calls import Caller
 from streams.completions import Completions
 from streams.exactly_once import ExactlyOnce
 from streams.instance import Instances
 from streams.processing import Processor
+from streams.rights import check_rights, rights_of_stage
 from streams.runner import OwnThread
 from streams.stage import Stage
 
@@ -51,15 +52,18 @@ class Worker:
             grace: seconds it waits, when it leaves, for the calls that are under way.
 
         Raises:
-            UsageError: a topic or prompt is missing, joined topics don't fit, or a schema is refused.
+            UsageError: a right, topic or prompt is missing, joined topics don't fit, or a schema is
+                refused.
             RetryLater: no broker or no registry answers.
         """
         self._instances, self._earlier, self._grace = instances, earlier, grace
+        self._config = config
         self._thread = OwnThread()
         self.loops: list[ExactlyOnce] = []
         # before the first record: from here on the registry may be away
         framing.prepare([topic for stage in stages for topic in stage.topics])
         for stage in stages:
+            check_rights(config, rights_of_stage(stage))
             processor = Processor(stage, caller, check_topics(config, stage), framing)
             producer = TransactionalProducer(config, instances.transactional_id(stage))
             self.loops.append(
@@ -90,12 +94,22 @@ class Worker:
         try:
             loop.run(self._grace)
         except PressroomError as error:
-            self.failure = self.failure or type(error)(f"{loop.stage.name}: {error}")
+            said = self._explained(error, loop.stage)
+            self.failure = self.failure or type(error)(f"{loop.stage.name}: {said}")
         except Exception as error:  # a bug: say which stage, stop the others
             log.exception("stage %s", loop.stage.name)
             self.failure = self.failure or Stop(f"{loop.stage.name}: {error!r}")
         finally:
             self.stop()
+
+    def _explained(self, error: PressroomError, stage: Stage) -> PressroomError:
+        """What the client says of a right that was taken away leaves out on what."""
+        if isinstance(error, Refused):
+            try:
+                check_rights(self._config, rights_of_stage(stage))
+            except PressroomError as named:
+                return named
+        return error
 
     def stop(self) -> None:
         """Tells every loop to commit what is finished and to leave."""

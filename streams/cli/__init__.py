@@ -1,9 +1,12 @@
 """The command line, ``pressroom``."""
 
 import sys
+import traceback
+from typing import Any
 
 import typer
 
+from schemas.secrets import note_environment, redact
 from streams.cli.app import app
 
 __all__ = ["app", "main"]
@@ -17,6 +20,8 @@ def main() -> None:
 
     Exit status: 0 done, 1 a check failed or work was left, 2 wrong use, 130 interrupted.
     """
+    note_environment()
+    sys.excepthook = _say_crash
     sys.exit(_run())
 
 
@@ -44,5 +49,10 @@ def _wrong_use(error: Exception) -> int:
 
 
 def _say(message: object, status: int) -> int:
-    print(f"pressroom: {message}", file=sys.stderr)  # noqa: T201
+    print(redact(f"pressroom: {message}"), file=sys.stderr)  # noqa: T201
     return status
+
+
+def _say_crash(*error: Any) -> None:
+    """A bug's stack trace, which may quote anything."""
+    print(redact("".join(traceback.format_exception(*error))), file=sys.stderr, end="")  # noqa: T201

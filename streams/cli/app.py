@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from streams.cli import demo, inspect, local, run
+from streams.cli import acls, demo, inspect, keys, local, run
 from streams.cli.context import DEFAULT_APP, options
 
 app = typer.Typer(
@@ -39,6 +39,9 @@ def common(
 
 topics = typer.Typer(help="Topics of the pipeline.", no_args_is_help=True, rich_markup_mode=None)
 schemas = typer.Typer(help="Schemas in the registry.", no_args_is_help=True, rich_markup_mode=None)
+key_ring = typer.Typer(
+    help="Keys of encrypted fields.", no_args_is_help=True, rich_markup_mode=None
+)
 dead = typer.Typer(help="Dead letters.", no_args_is_help=True, rich_markup_mode=None)
 
 app.command()(demo.demo)
@@ -54,7 +57,11 @@ app.command()(run.ingest)
 app.command()(run.worker)
 app.command()(run.sink)
 app.command()(inspect.tail)
+app.add_typer(key_ring, name="keys")
+key_ring.command("create")(keys.create)
+key_ring.command("rotate")(keys.rotate)
 app.add_typer(dead, name="dead")
 dead.command("list")(inspect.dead_list)
 dead.command("show")(inspect.dead_show)
 app.command()(inspect.audit)
+app.command()(acls.acls)

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from schemas.errors import UsageError
+from schemas.secrets import redact
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from streams.pipeline import Pipeline
     from streams.settings import Settings
@@ -69,6 +71,19 @@ def settings(**given: Any) -> "Settings":
     return load_settings(properties=options.properties, **given)
 
 
+def use_encryption() -> None:
+    """Makes this process encrypt as the settings say; the pipeline's records must be known by then.
+
+    Raises:
+        UsageError: a field does not exist, or the keys can't be used.
+    """
+    from schemas.encryption import check_fields
+
+    current = settings()
+    check_fields(current.encrypted_fields)
+    current.use_encryption()
+
+
 def pipeline() -> "Pipeline":
     """The pipeline that ``--app`` names.
 
@@ -92,6 +107,7 @@ def pipeline() -> "Pipeline":
     if not isinstance(found, Pipeline):
         raise UsageError(f"{module_name} has no pipeline named {name!r}")
     found.check()
+    use_encryption()
     return found
 
 
@@ -100,6 +116,17 @@ def console() -> "Console":
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
+
+
+def table(*columns: str) -> "Table":
+    """An empty table for people."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
 
 
 def emit(data: Any) -> None:
@@ -121,9 +148,18 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
+class _Redacting(logging.Formatter):
+    """Log lines, stack traces included, without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
 def _log_to_stderr() -> None:
     level = logging.INFO if options.verbose else logging.WARNING
-    logging.basicConfig(level=level, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Redacting("%(asctime)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
     # the client's own log says what its errors say again, many times a second while a broker is away
     logging.getLogger("kafka").setLevel(logging.INFO if options.verbose else logging.CRITICAL)
     for name in ("httpx", "httpx2", "httpcore", "openai"):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from schemas.secrets import redact
 from streams.cli.context import (
     BudgetTokens,
     BudgetUsd,
@@ -15,6 +16,7 @@ from streams.cli.context import (
     console,
     emit,
     settings,
+    use_encryption,
 )
 
 if TYPE_CHECKING:
@@ -87,6 +89,7 @@ class _Demo:
     def __init__(self, current: "Settings", screen: "Console", limits: "Limits") -> None:
         from streams.pipelines.newsroom import newsroom
 
+        use_encryption()
         self._limits = limits
         self._settings, self._screen, self._pipeline = current, screen, newsroom
         self._config = current.client_config()
@@ -116,7 +119,8 @@ class _Demo:
     def _introduce(self) -> None:
         current = self._settings
         kafka = "embedded Apache Kafka" if current.uses_embedded_kafka else "Kafka"
-        model = f"{current.model} at {current.openai_base_url or current.embedded.model_url}"
+        address = redact(current.openai_base_url or current.embedded.model_url or "")
+        model = f"{current.model} at {address}"
         self._screen.print(f"{kafka} at {self._config['bootstrap.servers']}, model {model}")
         self._screen.print(
             "Every stage reads and writes topics in transactions: each input comes out exactly once.\n"

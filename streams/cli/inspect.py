@@ -5,11 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.context import Json, console, emit, pipeline, settings
+from streams.cli.context import Json, console, emit, pipeline, settings, table
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from schemas.codec import Framing
     from schemas.message import Received
     from streams.audit import Audit
@@ -24,12 +22,12 @@ def topology(json: Json = False) -> None:
     if json:
         emit(graph)
         return
-    stages = _table("Stage", "reads", "writes", "prompt")
+    stages = table("Stage", "reads", "writes", "prompt")
     for stage in graph["stages"]:
         stages.add_row(
             stage["name"], "\n".join(stage["reads"]), "\n".join(stage["writes"]), stage["prompt"]
         )
-    topics = _table("Topic", "schema", "key", "partitions")
+    topics = table("Topic", "schema", "key", "partitions")
     for topic in graph["topics"]:
         topics.add_row(topic["name"], topic["schema"], topic["key"] or "", str(topic["partitions"]))
     screen = console()
@@ -121,13 +119,13 @@ def dead_list(json: Json = False) -> None:
     if json:
         emit({"dead_letters": [letter.to_json() for letter in letters]})
         return
-    table = _table("Id", "stage", "key", "when", "why")
+    shown = table("Id", "stage", "key", "when", "why")
     for letter in letters:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter.received.timestamp / 1000))
         why = f"{letter.letter.error}: {letter.letter.message}"
-        table.add_row(letter.id, letter.letter.stage, letter.key[:16], when, why)
+        shown.add_row(letter.id, letter.letter.stage, letter.key[:16], when, why)
     screen = console()
-    screen.print(table if letters else "No dead letters.")
+    screen.print(shown if letters else "No dead letters.")
 
 
 def dead_show(
@@ -156,9 +154,11 @@ def audit(json: Json = False) -> None:
     Example: pressroom audit --json
     """
     from streams.audit import audit as run_audit
+    from streams.rights import check_rights, rights_of_audit
 
     current, chosen = settings(), pipeline()
     config = current.client_config()
+    check_rights(config, rights_of_audit(chosen))
     with console().status("Reading topics") as line:
         report = run_audit(
             config,
@@ -183,17 +183,17 @@ def print_audit(report: "Audit") -> None:
     shown = [n for n in _COUNTS if n not in _SOMETIMES or any(getattr(s, n) for s in report.stages)]
     shown += [n for n in ("reused", "repaid") if any(getattr(s, n) for s in report.stages)]
     costs = any(s.calls and s.cost_usd != 0 for s in report.stages)
-    table = _table("Stage", *shown, "calls", "tokens", *(["US$"] if costs else []))
-    for column in table.columns:
+    rows = table("Stage", *shown, "calls", "tokens", *(["US$"] if costs else []))
+    for column in rows.columns:
         column.no_wrap = True
-    for column in table.columns[1:]:
+    for column in rows.columns[1:]:
         column.justify = "right"
     for s in report.stages:
         counts = [f"{getattr(s, name):,}" for name in shown]
         spent = [f"{s.calls:,}", f"{s.prompt_tokens:,}/{s.completion_tokens:,}"] if s.calls else []
-        table.add_row(s.stage, *counts, *spent, *([_cost(s.cost_usd)] if spent and costs else []))
+        rows.add_row(s.stage, *counts, *spent, *([_cost(s.cost_usd)] if spent and costs else []))
     screen = console()
-    screen.print(table)
+    screen.print(rows)
     for s in report.stages:
         for example in s.examples:
             screen.print(f"{s.stage}: {example}")
@@ -206,13 +206,3 @@ def print_audit(report: "Audit") -> None:
 
 def _cost(usd: float | None) -> str:
     return "unknown" if usd is None else f"{usd:,.4f}"
-
-
-def _table(*columns: str) -> "Table":
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table

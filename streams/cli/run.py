@@ -35,11 +35,13 @@ def create(json: Json = False) -> None:
 
     Example: pressroom topics create
     """
+    from consumers.reader import partitions_of
     from streams.admin import create_topics, durability_warnings
 
     current, topics = settings(), pipeline().topics
     config = current.client_config()
     created = create_topics(config, topics, current.replication)
+    partitions_of(config, [t.name for t in topics])  # or they are hidden from this client
     registered = current.framing.prepare(topics)
     warnings = durability_warnings(config, topics)
     if json:
@@ -103,8 +105,10 @@ def ingest_paths(
     from producers.ingest import Ingestion
     from producers.sources import SourceError, discover
     from schemas.errors import UsageError
+    from streams.rights import check_rights, rights_of_ingest
 
     config, target = current.client_config(), chosen.entry(topic)
+    check_rights(config, rights_of_ingest(chosen, target.name))
     with tempfile.TemporaryDirectory(prefix="pressroom-") as spool:
         try:
             sources = discover(paths, sys.stdin.buffer, Path(spool))
@@ -288,14 +292,16 @@ def write_articles(
     from schemas.errors import UsageError
     from schemas.message import record_id
     from schemas.records import Article
+    from streams.rights import check_rights, rights_of_sink
 
     target = chosen.topic(topic)
     if target.record is not Article:
         raise UsageError(f"{target.name} holds {target.record.__name__}; the sink writes articles")
+    config = current.client_config()
+    check_rights(config, rights_of_sink(chosen, target.name))
     # one group a folder: each folder gets everything
     group = f"{chosen.name}.markdown.{record_id(str(into.resolve()))[:8]}"
     written: list[Path] = []
-    config = current.client_config()
     writer = MarkdownSink(config, target, group, into, written.append, current.framing)
     _stop_on_signals(writer.stop)
     writer.run(until_end)

@@ -89,8 +89,8 @@ class Reader:
             path = self.folder / "prices.toml"
             path.write_text(block.text, encoding="utf-8")
             load_prices(path)
-        elif block.language == "properties" and block.file:
-            path = self.folder / block.file
+        elif block.language == "properties":
+            path = self.folder / (block.file or "documented.properties")
             path.write_text(block.text, encoding="utf-8")
             Settings(bootstrap_servers="localhost:1", properties=path).client_config()
         elif block.language == "console":
