@@ -30,6 +30,10 @@ GIST: dict[str, Any] = {
     "fields": [{"name": "text", "type": "string"}],
 }
 _BY_TOPIC = {"subject.name.strategy": topic_subject_name_strategy}
+ARTICLE = dict.fromkeys(("id", "source", "title", "summary", "social_post"), "strange") | {
+    "body": "by a stranger", "topic": "other", "language": "en", "quality": "low",
+    "entities": [], "attempts": 1,
+}  # fmt: skip
 DOCUMENT = {"source": "here", "title": "", "format": "text"}
 
 
@@ -307,6 +311,10 @@ def test_workers_go_on_while_the_registry_is_away_and_none_starts(
         documents, now | {"fields": [*now["fields"], news]},
         DOCUMENT | {"id": "2", "text": "of a later version", "news": "!"},
     )  # fmt: skip
+    articles, form = wired.topic("articles"), contract("article")
+    article = stranger.encode(
+        articles, form | {"fields": [*form["fields"], news]}, ARTICLE | {"news": "!"}
+    )
     worker = wired.start("worker", "gist", "publish", "--json")
     stranger.write(documents, value)
     wait_for(lambda: len(model.bills) == 1, "the first call")
@@ -315,6 +323,8 @@ def test_workers_go_on_while_the_registry_is_away_and_none_starts(
         stranger.write(documents, *[value.replace(b"first", b"again")] * 8)
         wait_for(lambda: stranger.written([gists]) >= 9, "records of known schemas")
         stranger.write(documents, later)
+        stranger.write(articles, article)
+        sink = wired.start("sink", "--into", "out", "--until-end", "--json")
         stopped = wired.start("worker", "size", "--json")
         line = line_of(wired.end(stopped), 1)
         assert f"the schema registry at {apicurio.url} does not answer" in line
@@ -324,6 +334,12 @@ def test_workers_go_on_while_the_registry_is_away_and_none_starts(
     finally:
         apicurio.up()
     wait_for(lambda: "of a later version" in model.bills, "the record that waited", 90)
+    sunk = wired.end(sink)
+    assert sunk.status == 0, sunk.err
+    files = list((wired.folder / "out").iterdir())
+    assert "does not answer" in sunk.err
+    assert [f.suffix for f in files] == [".md"] * len(files)
+    assert any("by a stranger" in f.read_text() for f in files)
     worker.terminate()
     ended = wired.end(worker)
     assert ended.status == 0, ended.err
