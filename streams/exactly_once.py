@@ -236,7 +236,7 @@ class ExactlyOnce:
             | {"heartbeat.interval.ms": int(HEARTBEAT * 1000)}
             | self._config
             | {"group.id": self.stage.group, "enable.auto.commit": False}
-            | {"on_commit": lambda error, _: self._presence.committed(self._consumer, error)}
+            | {"on_commit": lambda *answer: self._presence.committed(self._consumer, *answer)}
         )
 
     # --- 1 poll -------------------------------------------------------------------------------

@@ -24,6 +24,8 @@ _ABSENCE = 3.0
 """Seconds without polling after which the coordinator is asked; a session lasts longer."""
 _INQUIRY = 0.2
 """Seconds between two questions to the coordinator."""
+_PATIENCE = 15.0
+"""Seconds after which an answer is not waited for any longer."""
 _BUSY_WAIT = 0.005
 
 
@@ -31,12 +33,13 @@ class Presence:
     """One worker's, as a member of one group. All but :meth:`keeping` is the polling thread's."""
 
     def __init__(self, stage: Stage) -> None:
-        self._probe = TopicPartition(stage.ledger.name, 0, 0) if stage.ledger else None
+        self._ledger = stage.ledger.name if stage.ledger else None
+        self._number = 0
         self._polled = time.monotonic()
         self._certain = True
         self._member: str | None = None
         self._waiting = False
-        self._not_before = 0.0
+        self._asked = 0.0
 
     def polled(self, consumer: Consumer) -> None:
         """Called each time the member has polled."""
@@ -44,11 +47,16 @@ class Presence:
         if now - self._polled > _ABSENCE:
             self._certain, self._member = False, None
         self._polled = now
-        if self._probe is not None and not self._certain and not self._waiting:
-            self._inquire(consumer, self._probe, now)
+        answered = not self._waiting or now - self._asked > _PATIENCE
+        if self._ledger is not None and not self._certain and answered:
+            self._inquire(consumer, self._ledger, now)
 
-    def committed(self, consumer: Consumer, error: KafkaError | None) -> None:
+    def committed(
+        self, consumer: Consumer, error: KafkaError | None, offsets: list[TopicPartition]
+    ) -> None:
         """Called with the coordinator's answer to a commit."""
+        if [tp.offset for tp in offsets] != [self._number]:
+            return  # to an earlier one
         self._waiting = False
         # who was thrown out has another id, or none, once it knows; then it was given anew what it has
         if error is None and self._member and self._member == consumer.memberid():
@@ -74,14 +82,14 @@ class Presence:
         while not self._certain or time.monotonic() - self._polled > _ABSENCE:
             await asyncio.sleep(_BUSY_WAIT)
 
-    def _inquire(self, consumer: Consumer, probe: TopicPartition, now: float) -> None:
+    def _inquire(self, consumer: Consumer, ledger: str, now: float) -> None:
         member = consumer.memberid()
         # without an id a commit would be taken when the group is empty, as one of no member
-        if not member or now < self._not_before:
+        if not member or now - self._asked < _INQUIRY:
             return
-        self._not_before = now + _INQUIRY
+        self._asked, self._number = now, self._number + 1
         try:
-            consumer.commit(offsets=[probe], asynchronous=True)
+            consumer.commit(offsets=[TopicPartition(ledger, 0, self._number)], asynchronous=True)
         except KafkaException:  # it is asked again
             return
         self._member, self._waiting = member, True
