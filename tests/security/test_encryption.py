@@ -78,6 +78,7 @@ def test_no_trace_of_an_encrypted_field_is_left(
     assert (audit["ok"], stage["calls"], stage["reused"], stage["waiting"]) == (True, 1, 1, 1)
 
 
+@pytest.mark.long
 def test_a_worker_without_keys_stops_at_the_first_record_and_loses_nothing(
     merging: Merging, encrypted: dict[str, str]
 ) -> None:
@@ -94,6 +95,7 @@ def test_a_worker_without_keys_stops_at_the_first_record_and_loses_nothing(
     assert done.json == {"stages": [{"stage": "merge", "committed": 2}]}
 
 
+@pytest.mark.long
 def test_without_encryption_the_same_search_finds_it_everywhere(
     merging: Merging, encrypted: dict[str, str]
 ) -> None:

@@ -153,6 +153,7 @@ def test_what_has_no_rights_at_all_says_so(merging: Merging) -> None:
 COMMANDS = ("topics", "ingest", "publish", "sink", "tail", "audit")
 
 
+@pytest.mark.long
 def test_each_command_runs_with_its_own_rights_alone(
     secure: SecureBroker, cli: Cli, tmp_path: Path
 ) -> None:
