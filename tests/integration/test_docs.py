@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Consumer
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from typer.testing import CliRunner
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 from streams import local
 from streams.cli import app
 from streams.prices import load_prices
-from streams.settings import Settings
+from streams.settings import read_properties
 from tests.integration.conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
@@ -92,7 +93,7 @@ class Reader:
         elif block.language == "properties":
             path = self.folder / (block.file or "documented.properties")
             path.write_text(block.text, encoding="utf-8")
-            Settings(bootstrap_servers="localhost:1", properties=path).client_config()
+            Consumer({**read_properties(path), "group.id": "documented"})
         elif block.language == "console":
             for line in block.text.splitlines():
                 self._command(block, line)

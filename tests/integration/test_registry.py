@@ -128,7 +128,11 @@ def test_a_pipeline_with_a_registry_is_read_by_an_independent_client(
     topics = topics_of(wired)
     created = wired.run("topics", "create", "--json").json
     assert sorted(created["registered"]) == sorted(f"{topic}-value" for topic in topics)
-    assert wired.run("topics", "create", "--json").json == {"created": [], "registered": [], "warnings": []}
+    assert wired.run("topics", "create", "--json").json == {
+        "created": [],
+        "registered": [],
+        "warnings": [],
+    }
     wired.run("ingest", "letters")
     worked = wired.run("worker", "all", "--until-idle", "2", "--json")
     assert [s["committed"] for s in worked.json["stages"]] == [4, 4, 4]
