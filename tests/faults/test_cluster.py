@@ -101,6 +101,7 @@ def _described(cluster: Cluster, topic: Topic[Original]) -> tuple[int, str]:
     return replicas, str(settings["min.insync.replicas"].value)
 
 
+@pytest.mark.long
 def test_topics_are_replicated_and_those_that_are_not_enough_are_named(cluster: Cluster) -> None:
     by_default, thrice, twice, once = (Topic(unique("replicated"), Original) for _ in range(4))
     for topic, replication in ((by_default, None), (thrice, 3), (twice, 2), (once, 1)):
@@ -119,14 +120,9 @@ def test_topics_are_replicated_and_those_that_are_not_enough_are_named(cluster: 
         create_topics(cluster.config, [Topic(unique("replicated"), Original)], 4)
 
 
+@pytest.mark.long
 @pytest.mark.fault("one of three brokers killed")
-@pytest.mark.parametrize(
-    "victim",
-    [
-        v if v == "transaction coordinator" else pytest.param(v, marks=pytest.mark.long)
-        for v in VICTIMS
-    ],
-)
+@pytest.mark.parametrize("victim", VICTIMS)
 def test_killed_done_without_and_started_again(bench: Bench, cluster: Cluster, victim: str) -> None:
     bench.write(LINES)
     workers = _start(bench)
