@@ -104,7 +104,7 @@ def test_without_json_standard_output_stays_empty(cli: Cli) -> None:
 def test_topics_are_created_once(cli: Cli) -> None:
     names = [t["name"] for t in cli.run("topology", "--json").json["topics"]]
     assert sorted(cli.run("topics", "create", "--json").json["created"]) == sorted(names)
-    assert cli.run("topics", "create", "--json").json == {"created": []}
+    assert cli.run("topics", "create", "--json").json == {"created": [], "warnings": []}
 
 
 def test_a_fresh_home_has_nothing_running(cli: Cli) -> None:
