@@ -487,6 +487,7 @@ class ExactlyOnce:
             self._runner.begin_no_more(w for w in revoked if w.outgoing is None)
             until = time.monotonic() + REVOKE_BUDGET
             while time.monotonic() < until and self._runner.busy(revoked):
+                self._presence.beat()
                 self._runner.wait(_BUSY_WAIT)
             self._commit_all()
         except PressroomError as error:

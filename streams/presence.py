@@ -46,7 +46,7 @@ class Presence:
         self._confirmed = max(self._confirmed, absences)
 
     def keeping(self, keep: Keep) -> Keep:
-        """The same, except that no request is made while it is uncertain."""
+        """The same, except that no request is made and no answer is kept while it is uncertain."""
 
         async def keep_when_certain(question: Question, ask: Ask) -> Completion:
             async def ask_when_certain(begin: Begin) -> Completion:
@@ -55,7 +55,10 @@ class Presence:
                     await begin()
                     await self._certainty()  # the pause may also come while the intent is written
 
-                return await ask(begin_when_certain)
+                completion = await ask(begin_when_certain)
+                # others may have asked the same; a result that comes in late would pass for paid twice
+                await self._certainty()
+                return completion
 
             return await keep(question, ask_when_certain)
 

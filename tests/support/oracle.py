@@ -190,12 +190,24 @@ def uncommitted(servers: str, group: str, topics: Iterable[str]) -> dict[str, in
     wrong: dict[str, int] = {}
     for topic in topics:
         partitions = [TopicPartition(topic, p) for p in ends(servers, topic)]
-        committed = consumer.committed(partitions, timeout=30)
+        committed = _committed(consumer, partitions)
         start = {tp.partition: max(tp.offset, 0) for tp in committed}
         left = Counter(m.partition() for m in _drain(servers, topic, start, "read_committed"))
         wrong |= {f"{topic}:{p}": count for p, count in left.items()}
     consumer.close()
     return wrong
+
+
+def _committed(consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return consumer.committed(partitions, timeout=30)
+        except KafkaException as failure:
+            # a broker that was just started does not coordinate yet
+            if "oordinator" not in failure.args[0].str() or time.monotonic() > until:
+                raise
+            time.sleep(0.1)
 
 
 class Follower:

@@ -35,8 +35,8 @@ def present(clock: Clock) -> Presence:
     return Presence()
 
 
-async def _is_asked(present: Presence, clock: Clock, away: float) -> bool:
-    requests = []
+async def _called(present: Presence, clock: Clock, away: float, later: float) -> list[str]:
+    done = []
 
     async def keep(_: Question, ask: Any) -> Completion:
         async def write_the_intent() -> None:
@@ -46,18 +46,19 @@ async def _is_asked(present: Presence, clock: Clock, away: float) -> bool:
 
     async def ask(begin: Any) -> Completion:
         await begin()
-        requests.append(1)
+        done.append("asked")
+        clock.now += later
         return Completion("", "m", 0, 0)
 
     call = asyncio.ensure_future(present.keeping(keep)(QUESTION, ask))
-    await asyncio.wait([call], timeout=HELD)
+    finished, _ = await asyncio.wait([call], timeout=HELD)
     call.cancel()
-    return bool(requests)
+    return [*done, "kept"] if finished else done
 
 
 def asked(present: Presence, clock: Clock, *, away: float = 0) -> bool:
     """Whether a call is made now; the process may be away while its intent is written."""
-    return asyncio.run(_is_asked(present, clock, away))
+    return "asked" in asyncio.run(_called(present, clock, away, later=0))
 
 
 def _beat(present: Presence, clock: Clock, *, after: float) -> None:
@@ -96,3 +97,8 @@ def test_a_transaction_from_before_a_pause_tells_nothing(present: Presence, cloc
     present.confirmed(present.absences)
     _beat(present, clock, after=20)
     assert not asked(present, clock)
+
+
+def test_an_answer_that_comes_while_it_is_away_is_not_kept(present: Presence, clock: Clock) -> None:
+    assert asyncio.run(_called(present, clock, away=0, later=1)) == ["asked", "kept"]
+    assert asyncio.run(_called(present, clock, away=0, later=20)) == ["asked"]
