@@ -95,7 +95,8 @@ def _mostly_long(names: Iterable[str], selected: Iterable[str]) -> list[Any]:
     return [pytest.param(n, marks=() if n in chosen else pytest.mark.long) for n in names]
 
 
-@pytest.mark.parametrize("taken", _mostly_long(ALL, ["WRITE transactional-id merge."]))
+@pytest.mark.long
+@pytest.mark.parametrize("taken", ALL)
 def test_without_one_right_a_worker_does_not_begin_and_names_it(
     merging: Merging, taken: str
 ) -> None:
