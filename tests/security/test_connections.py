@@ -10,6 +10,8 @@ from tests.integration.test_cli import refused
 from tests.support.config import unique
 from tests.support.secure import SecureBroker
 
+pytestmark = pytest.mark.long  # `make security` runs them
+
 SECONDS = 120
 """Far less than for ever; a command that waits without end fails here."""
 

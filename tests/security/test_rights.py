@@ -16,6 +16,8 @@ from tests.integration.test_cli import refused
 from tests.security.conftest import Merging
 from tests.support.secure import SecureBroker
 
+pytestmark = pytest.mark.long  # `make security` runs them
+
 ALL = (
     "READ topic lefts", "READ topic rights", "READ topic merge.state", "READ topic merge.ledger",
     "WRITE topic wholes", "WRITE topic dead-letters", "WRITE topic filtered",
