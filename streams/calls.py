@@ -21,8 +21,8 @@ _FIRST_GUESS = 100
 Begin = Callable[[], Awaitable[None]]
 
 
-async def _nothing() -> None:
-    pass
+async def nothing() -> None:
+    """Begins without doing anything."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Caller:
     async def complete(
         self,
         request: Request,
-        begin: Begin = _nothing,
+        begin: Begin = nothing,
         pace: Pace | None = None,
         park: bool = False,
     ) -> Completion:

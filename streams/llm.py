@@ -16,7 +16,7 @@ from schemas.codec import codec_for
 from schemas.errors import RecordRejected, ReplyRejected
 from schemas.message import Call
 from schemas.record import JsonSchema, binding_of, json_schema
-from streams.calls import Begin, Caller
+from streams.calls import Begin, Caller, nothing
 from streams.flow import Pace
 from streams.model import Completion, Request
 from streams.prompts import Prompt
@@ -46,11 +46,7 @@ Keep = Callable[[Question, Ask], Awaitable[Completion]]
 
 async def keep_nothing(_: Question, ask: Ask) -> Completion:
     """Asks every time."""
-    return await ask(_nothing)
-
-
-async def _nothing() -> None:
-    pass
+    return await ask(nothing)
 
 
 class Llm:

@@ -60,7 +60,6 @@ def test_every_command_says_that_the_password_is_wrong(secure: SecureBroker, cli
         assert "guess" not in said
 
 
-@pytest.mark.long
 def test_a_mechanism_that_the_broker_lacks(secure: SecureBroker, client: Cli) -> None:
     plain = secure.properties(unique("plain"), **_login(secure, sasl_mechanism="PLAIN"))
     said = _refused(client, secure.at(secure.ports.sasl_ssl), plain)
@@ -89,8 +88,8 @@ def test_a_certificate_that_is_not_to_be_trusted(
     ("protocol", "port"),
     [
         ("PLAINTEXT", "ssl"),
-        pytest.param("PLAINTEXT", "sasl", marks=pytest.mark.long),
-        pytest.param("SASL_PLAINTEXT", "sasl_ssl", marks=pytest.mark.long),
+        ("PLAINTEXT", "sasl"),
+        ("SASL_PLAINTEXT", "sasl_ssl"),
     ],
 )
 def test_too_little_protocol_for_a_port(
@@ -110,7 +109,6 @@ def test_tls_to_a_plain_port(secure: SecureBroker, client: Cli) -> None:
     assert "does not speak TLS: set security.protocol to PLAINTEXT" in said
 
 
-@pytest.mark.long
 def test_a_host_that_is_not_there(secure: SecureBroker, client: Cli) -> None:
     settings = secure.properties(unique("nowhere"), **_login(secure))
     said = refused(_run(client, "nowhere.invalid:9092", settings, "audit"), 1)

@@ -1,7 +1,6 @@
 """The rights that ``pressroom acls`` lists are enough, and not one of them can be left out."""
 
 import signal
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +90,6 @@ def test_the_rights_are_enough_even_through_a_rebalance_and_a_crash(merging: Mer
     assert report["unread"] == report["waiting"] == 0
 
 
-def _mostly_long(names: Iterable[str], selected: Iterable[str]) -> list[Any]:
-    """``make test`` takes one of each kind of resource away, ``make security`` all."""
-    chosen = set(selected)
-    return [pytest.param(n, marks=() if n in chosen else pytest.mark.long) for n in names]
-
-
-@pytest.mark.long
 @pytest.mark.parametrize("taken", ALL)
 def test_without_one_right_a_worker_does_not_begin_and_names_it(
     merging: Merging, taken: str
@@ -121,7 +113,7 @@ def test_without_one_right_a_worker_does_not_begin_and_names_it(
 @pytest.mark.parametrize(
     "taken",
     # what a worker has taken over it does not read again
-    _mostly_long((n for n in ALL if "READ topic merge" not in n), ["WRITE topic merge.ledger"]),
+    [n for n in ALL if "READ topic merge" not in n],
 )
 def test_a_worker_that_loses_a_right_leaves_and_names_it_and_loses_nothing(
     merging: Merging, taken: str
@@ -156,7 +148,6 @@ def test_what_has_no_rights_at_all_says_so(merging: Merging) -> None:
 COMMANDS = ("topics", "ingest", "publish", "sink", "tail", "audit")
 
 
-@pytest.mark.long
 def test_each_command_runs_with_its_own_rights_alone(
     secure: SecureBroker, cli: Cli, tmp_path: Path
 ) -> None:
