@@ -110,8 +110,8 @@ class Task:
         """Takes out the first work, which is committed."""
         work = self.queue.popleft()
         self._pages.pop(work, None)
-        if self._book is not None and self._book.taken_over:
-            self._book.taken_over.pop(positions(work.inputs), None)
+        if self._book is not None:
+            self._book.done(work.inputs, work.cause)
         return work
 
     def finished(self) -> list[Work]:

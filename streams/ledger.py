@@ -12,9 +12,9 @@ much as was in flight, however long the ledger is.
 
 import asyncio
 import logging
-import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -84,13 +84,13 @@ class Book:
             prices: what completions cost.
             on_unknown: see :data:`streams.stage.OnUnknown`.
             earlier: the completions that may be taken again; None asks every question.
-            read_late: reads what became readable after ``end`` was found.
+            read_late: reads what others have written after ``end`` was found.
             committed: for each topic the offset that is committed.
         """
         self.partition, self.end = partition, end
-        self._opened_at, self._read_late, self._committed = end, read_late, committed or {}
-        self._looked_back, self._own_begin = False, sys.maxsize
-        self._looking_back = asyncio.Lock()
+        self._read_late, self._committed = read_late, dict(committed or {})
+        self._written_by_others: deque[tuple[int, int]] = deque()
+        self._reading = asyncio.Lock()
         self._write, self._prices, self._on_unknown = write, prices, on_unknown
         self._earlier = earlier
         self._results: dict[str, LedgerEntry] = {}
@@ -124,8 +124,7 @@ class Book:
             nonlocal began
             if not began:  # further tries belong to the same call
                 await self._put(page, self._entry("intent", page, question, question.model))
-                if not self._looked_back:
-                    await self._look_back(question)
+                await self._look_back(question)
                 began = time.monotonic()
 
         try:
@@ -146,37 +145,45 @@ class Book:
             )
 
     async def _look_back(self, question: Question) -> None:
-        """Takes in what stands between where the ledger seemed to end and the book's own first entry.
+        """Takes in what others have written before the question's intent, which is written.
 
-        While too few replicas were in sync the predecessor's last entries were there, but for nobody to
-        read. An entry of our own that is written proves that all before it are readable now.
+        A predecessor's last entries may come after the book was opened: they were on their way when it
+        lost the partition, or too few replicas were in sync for anybody to read them.
         """
-        async with self._looking_back:
-            if not self._looked_back and self._own_begin > self._opened_at:
-                self._take_in(await self._late())
-            self._looked_back = True
+        if self._written_by_others:
+            async with self._reading:  # the others wait for what is read
+                while self._written_by_others:
+                    self._take_in(await self._late(*self._written_by_others[0]))
+                    self._written_by_others.popleft()
         found = self._results.get(question.call_id)
         if found is not None:
             raise _Known(found)
         self._check_unknown(question)
 
-    async def _late(self) -> Mapping[int, LedgerEntry]:
+    async def _late(self, since: int, until: int) -> Mapping[int, LedgerEntry]:
         while True:
             try:
-                span = self._opened_at, self._own_begin
-                return await asyncio.to_thread(self._read_late, *span)
+                return await asyncio.to_thread(self._read_late, since, until)
             except RetryLater as error:
                 log.warning("%s", error)
                 await asyncio.sleep(_PAUSE)
 
-    def _take_in(self, late: Mapping[int, LedgerEntry]) -> None:
-        for offset, entry in late.items():
+    def _take_in(self, entries: Mapping[int, LedgerEntry]) -> None:
+        for offset, entry in entries.items():
             if entry.kind == "intent":
                 self._unknown.add(entry.call_id)
             else:
                 self._results[entry.call_id] = entry
-            if _is_open(entry.inputs, self._committed):
-                self.taken_over.setdefault(entry.inputs, offset)
+            # kept first and then looked at: the loop's thread may commit the input meanwhile
+            self.taken_over.setdefault(entry.inputs, offset)
+            if not _is_open(entry.inputs, self._committed):
+                self.taken_over.pop(entry.inputs, None)
+
+    def done(self, inputs: Sequence[Received], cause: Received) -> None:
+        """Hears that an input is committed, with those that waited for it."""
+        self._committed[cause.topic] = cause.offset + 1
+        if self.taken_over:
+            self.taken_over.pop(positions(inputs), None)
 
     async def _reuse(self, page: "Page", earlier: LedgerEntry) -> Completion:
         await self._put(page, replace(earlier, kind="reuse", inputs=page.inputs))
@@ -185,7 +192,8 @@ class Book:
     async def _put(self, page: "Page", entry: LedgerEntry) -> None:
         page.begin(self.end)
         offset = await self._write(entry, page, self.partition)
-        self._own_begin = min(self._own_begin, offset)
+        if offset > self.end:  # of one writer's entries each follows on the last
+            self._written_by_others.append((self.end, offset))
         self.end = max(self.end, offset + 1)
 
     def _entry(self, kind: Any, page: "Page", question: Question, model: str) -> LedgerEntry:

@@ -29,11 +29,6 @@ def kafka(bootstrap_servers: str) -> dict[str, object]:
     return client_config(bootstrap_servers)
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="a result that its worker writes after it has lost the partition is not seen by the next "
-    "owner, if that one has opened the ledger before and asks afterwards: it is paid for again",
-)
 def test_killed_and_started_again_while_two_workers_run(bench: Bench, broker: Broker) -> None:
     bench.write(600)
     workers = [bench.workers.start("all"), bench.workers.start("all")]

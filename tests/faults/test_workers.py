@@ -155,11 +155,6 @@ def test_a_worker_paused_for_less_than_its_session_goes_on(bench: Bench) -> None
     bench.finish([worker])
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="a result that its worker writes after it has lost the partition is not seen by the next "
-    "owner, if that one has opened the ledger before and asks afterwards: it is paid for again",
-)
 def test_a_worker_paused_beyond_its_session_and_its_transaction_does_no_harm(bench: Bench) -> None:
     bench.write(300)
     paused = bench.workers.start("all")

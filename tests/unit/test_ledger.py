@@ -56,7 +56,9 @@ def page(offset: int = 7) -> Page:
     return Page("p/ask", [Received("in", 3, offset, 0, b"k", b"", [])])
 
 
-def complete(book: Book, on: Page, *, model: str = "small") -> tuple[Completion, int]:
+def complete(
+    book: Book, on: Page, *, model: str = "small", question: Question = QUESTION
+) -> tuple[Completion, int]:
     """The answer, and how often the model was asked."""
     asked = 0
 
@@ -66,7 +68,7 @@ def complete(book: Book, on: Page, *, model: str = "small") -> tuple[Completion,
         asked += 1
         return Completion("text", model, 1000, 100)
 
-    return asyncio.run(book.complete(on, QUESTION, ask)), asked
+    return asyncio.run(book.complete(on, question, ask)), asked
 
 
 def entry(kind: str, text: str | None = None) -> LedgerEntry:
@@ -139,6 +141,44 @@ def test_a_ledger_that_holds_nothing_late_is_not_read_again() -> None:
     book = paper.book()
     assert complete(book, page())[1] == 1
     assert paper.reads == []
+
+
+def test_a_result_that_its_worker_writes_after_it_has_lost_the_partition_is_found() -> None:
+    paper = Paper()
+    book, other = paper.book(), Question("d" * 32, "say@1", "small")
+    assert complete(book, page(1), question=other)[1] == 1
+    assert paper.reads == []
+    paper.hold(entry("intent"), entry("result", "kept"))
+    assert complete(book, page()) == (Completion("kept", "small", 5, 6), 0)
+    assert paper.reads == [(2, 4)]
+
+
+def test_calls_wait_for_what_one_of_them_reads() -> None:
+    paper = Paper()
+    book = paper.book()
+    paper.hold(entry("result", "kept"))
+
+    async def both() -> list[Completion]:
+        return await asyncio.gather(*(book.complete(page(n), QUESTION, never) for n in (7, 8)))
+
+    async def never(begin: Begin) -> Completion:
+        await begin()
+        raise AssertionError("asked")
+
+    assert [answer.text for answer in asyncio.run(both())] == ["kept", "kept"]
+    assert paper.reads == [(0, 1)]
+
+
+def test_late_entries_of_an_input_that_is_committed_keep_nobody_back() -> None:
+    paper = Paper()
+    book, done = paper.book(), page()
+    complete(book, done)
+    cause = Received("in", 3, 7, 0, b"k", b"", [])
+    book.done([cause], cause)
+    paper.hold(entry("result", "late"))
+    complete(book, page(8), question=Question("d" * 32, "say@1", "small"))
+    assert paper.reads == [(2, 3)]
+    assert position(book, []) == paper.at
 
 
 def test_the_look_back_waits_for_the_broker_and_is_made_once(
