@@ -7,6 +7,8 @@ what they concern: this request (dead letter), the moment (try again), or the co
 import asyncio
 import math
 import time
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 JsonSchema = dict[str, Any]
+
+last_moment: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar(
+    "last_moment", default=None
+)
+"""What a task's requests wait for when they are ready to leave: connected, and with all their bytes."""
 
 _LONGEST_WAIT = 300.0
 _LATER = 1.0
@@ -165,7 +172,7 @@ class OpenAIModel:
 
     def _connected(self) -> "AsyncOpenAI":
         if self._client is None:
-            from openai import AsyncOpenAI
+            from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
             # retries are ours alone: hidden ones would be paid for and not counted
             self._client = AsyncOpenAI(
@@ -173,6 +180,7 @@ class OpenAIModel:
                 api_key=self._api_key,
                 max_retries=0,
                 timeout=self._timeout,
+                http_client=DefaultAsyncHttpxClient(event_hooks={"request": [_trace]}),
             )
         return self._client
 
@@ -194,6 +202,16 @@ class OpenAIModel:
         if status in (408, 409, 425) or status >= 500:
             return RetryLater(said)
         return RecordRejected(f"the model endpoint refuses the request ({said})")
+
+
+async def _trace(request: Any) -> None:
+    request.extensions["trace"] = _traced
+
+
+async def _traced(event: str, _: object) -> None:
+    wait = last_moment.get()
+    if wait is not None and event.endswith("send_request_headers.started"):
+        await wait()
 
 
 def _unsent(error: Exception) -> bool:

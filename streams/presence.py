@@ -11,7 +11,7 @@ import time
 
 from streams.calls import Begin
 from streams.llm import Ask, Keep, Question
-from streams.model import Completion
+from streams.model import Completion, last_moment
 
 _ABSENCE = 3.0
 """Seconds without a beat after which a worker is uncertain; a session lasts longer."""
@@ -46,15 +46,16 @@ class Presence:
         self._confirmed = max(self._confirmed, absences)
 
     def keeping(self, keep: Keep) -> Keep:
-        """The same, except that no request is made and no answer is kept while it is uncertain."""
+        """The same, except that no request leaves and no answer is kept while it is uncertain."""
 
         async def keep_when_certain(question: Question, ask: Ask) -> Completion:
             async def ask_when_certain(begin: Begin) -> Completion:
                 async def begin_when_certain() -> None:
                     await self._certainty()
                     await begin()
-                    await self._certainty()  # the pause may also come while the intent is written
 
+                # the pause may also come while the intent is written, or the request made
+                last_moment.set(self._certainty)
                 completion = await ask(begin_when_certain)
                 # others may have asked the same; a result that comes in late would pass for paid twice
                 await self._certainty()

@@ -7,7 +7,7 @@ import pytest
 
 from streams import presence
 from streams.llm import Question
-from streams.model import Completion
+from streams.model import Completion, last_moment
 from streams.presence import Presence
 
 QUESTION = Question("1", "greet@1", "m")
@@ -46,6 +46,9 @@ async def _called(present: Presence, clock: Clock, away: float, later: float) ->
 
     async def ask(begin: Any) -> Completion:
         await begin()
+        ready = last_moment.get()
+        assert ready is not None
+        await ready()
         done.append("asked")
         clock.now += later
         return Completion("", "m", 0, 0)
