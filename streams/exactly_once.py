@@ -436,9 +436,11 @@ class ExactlyOnce:
             return False
         committed = {(tp.topic, tp.partition): tp.offset for tp in answers}
         for task in self._tasks.values():
-            for work in task.forget_below(committed):
-                self._waiting_bytes -= work.cause.size
-                self.committed += 1
+            done = task.forget_below(committed)
+            # others may have done what is still under way here
+            self._runner.drop(work for work in done if work.outgoing is None)
+            self._waiting_bytes -= sum(work.cause.size for work in done)
+            self.committed += len(done)
         self._unknown = False
         return True
 

@@ -26,7 +26,7 @@ JsonSchema = dict[str, Any]
 last_moment: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar(
     "last_moment", default=None
 )
-"""What a task's requests wait for when they are ready to leave: connected, and with all their bytes."""
+"""What a task's requests wait for when they are ready to leave: connected, their headers sent."""
 
 _LONGEST_WAIT = 300.0
 _LATER = 1.0
@@ -209,8 +209,9 @@ async def _trace(request: Any) -> None:
 
 
 async def _traced(event: str, _: object) -> None:
+    # an endpoint does nothing before it has the body, which follows the headers after a while
     wait = last_moment.get()
-    if wait is not None and event.endswith("send_request_headers.started"):
+    if wait is not None and event.endswith("send_request_body.started"):
         await wait()
 
 

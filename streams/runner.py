@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from streams.processing import Processor, Work
 
 _YIELD_EVERY = 256
+_GOODBYE = 2.0
 
 
 class Place(Protocol):
@@ -51,13 +52,18 @@ class OwnThread:
 
     def close(self) -> None:
         """Cancels what runs and ends the thread."""
-        self.loop.call_soon_threadsafe(self._cancel_all)
+        asyncio.run_coroutine_threadsafe(_cancel_all(), self.loop)
         self._thread.join(timeout=5)
 
-    def _cancel_all(self) -> None:
-        for task in asyncio.all_tasks(self.loop):
-            task.cancel()
-        self.loop.call_soon(self.loop.stop)
+
+async def _cancel_all() -> None:
+    loop = asyncio.get_running_loop()
+    tasks = asyncio.all_tasks(loop) - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=_GOODBYE)
+    loop.stop()
 
 
 class _Beside:
@@ -114,7 +120,8 @@ class _Within:
         self.loop.call_soon_threadsafe(self._finished.set)
 
     def close(self) -> None:
-        self.loop.run_until_complete(asyncio.sleep(0))
+        self.loop.create_task(_cancel_all())
+        self.loop.run_forever()
         self.loop.close()
 
 
