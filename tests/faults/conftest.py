@@ -34,6 +34,10 @@ CALLS = 16
 """Calls that one worker has in flight, at most."""
 
 
+LEAVING = 200
+"""Milliseconds from an intent to its request's last byte, at most."""
+
+
 @dataclass
 class Bench:
     """One fault test's pipeline and everything around it."""
@@ -53,6 +57,7 @@ class Bench:
     patience: float = 90.0
     """Seconds that the workers may take to do the rest."""
     _strikes: list[float] = field(default_factory=list)
+    _stopped: list[float] = field(default_factory=list)
 
     def write(self, count: int, keys: int = 7) -> None:
         """Appends numbered lines under a few keys."""
@@ -90,6 +95,7 @@ class Bench:
     def pause(self, worker: Process) -> None:
         """SIGSTOP."""
         self.workers.signal(worker, signal.SIGSTOP)
+        self._stopped.append(time.time() * 1000)
         self.struck()
 
     # --- conditions ---------------------------------------------------------------------------
@@ -111,7 +117,7 @@ class Bench:
 
     def await_results(self, count: int) -> None:
         """Waits until so many completions are in the ledger of the stage that asks."""
-        self.wait_until(lambda: len(self.results()) >= count)
+        self.wait_until(lambda: len(self.entries("result")) >= count)
 
     def await_members(self, stage: str, count: int) -> None:
         """Waits until a stage's group has so many members, all with partitions."""
@@ -154,10 +160,10 @@ class Bench:
         """The ledger's topic."""
         return ledger_of(self.module)
 
-    def results(self) -> list[oracle.Seen]:
-        """The completions in the ledger of the stage that asks."""
+    def entries(self, kind: str) -> list[oracle.Seen]:
+        """The intents, or the results, in the ledger of the stage that asks."""
         seen = oracle.read(self.servers, self.ledger, oracle.LEDGER_ENTRY)
-        return [s for s in seen if s.value["kind"] == "result"]
+        return [s for s in seen if s.value["kind"] == kind]
 
     def outputs(self, topic: str) -> list[Mapping[str, Any]]:
         """The records of a topic."""
@@ -243,7 +249,13 @@ class Bench:
         questions = {f"{lines.name}:{s.partition}:{s.offset}": s.value["text"] for s in seen}
         lost = self.workers.log().count("ask: lost") * CALLS
         bound = len(questions) + self.in_flight + lost + self.model.spoiled
-        return oracle.account(self.model.account, self.results(), questions, bound)
+        leaving = {
+            questions[s.value["inputs"]]
+            for s in self.entries("intent")
+            if any(at - LEAVING <= s.at <= at for at in self._stopped)
+        }
+        results = self.entries("result")
+        return oracle.account(self.model.account, results, questions, bound, leaving)
 
     def check_aborted(self) -> None:
         """Oracle E."""

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import pytest
@@ -223,12 +223,14 @@ QUESTIONS = {position: question for position, question, _, _ in LEDGER}
 PAID = [oracle.Bill("one", 0, 0.9), oracle.Bill("two", 0, 0.9)]
 
 
-def _account(bills: list[oracle.Bill], bound: int, ledger: Any = LEDGER) -> oracle.Account:
+def _account(
+    bills: list[oracle.Bill], bound: int, ledger: Any = LEDGER, leaving: Collection[str] = ()
+) -> oracle.Account:
     results = [
         oracle.Seen(0, n, call_id, {"inputs": position, "call_id": call_id}, at)
         for n, (position, _, call_id, at) in enumerate(ledger)
     ]
-    return oracle.account(bills, results, QUESTIONS, bound)
+    return oracle.account(bills, results, QUESTIONS, bound, leaving)
 
 
 def test_paying_once_passes() -> None:
@@ -249,6 +251,13 @@ def test_a_completion_paid_again_after_its_result_is_caught() -> None:
     charged = _account([*PAID, oracle.Bill("one", 0, 1.5)], bound=99)
     assert charged
     assert charged.repaid == ["one"]
+
+
+def test_a_request_that_was_leaving_a_stopped_process_may_leave_once() -> None:
+    late = oracle.Bill("one", 0, 1.5)
+    assert not _account([*PAID, late], bound=3, leaving=["one"])
+    assert _account([*PAID, late, late], bound=4, leaving=["one"]).repaid == ["one"]
+    assert _account([*PAID, late], bound=3, leaving=["two"]).repaid == ["one"]
 
 
 def test_a_second_reply_to_a_question_is_another_completion() -> None:

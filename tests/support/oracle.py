@@ -292,7 +292,11 @@ class Account:
 
 
 def account(
-    bills: Sequence[Bill], results: Iterable[Seen], questions: Mapping[str, str], bound: int
+    bills: Sequence[Bill],
+    results: Iterable[Seen],
+    questions: Mapping[str, str],
+    bound: int,
+    leaving: Iterable[str] = (),
 ) -> Account:
     """Compares the model's bills with the ledger.
 
@@ -301,6 +305,8 @@ def account(
         results: the ledger's results, with the times at which the broker appended them.
         questions: the user message that each input, ``topic:partition:offset``, gives rise to.
         bound: the most calls that may have been paid.
+        leaving: the questions that were on their way out of a process when it was stopped; each may
+            leave once when it goes on, whatever is known by then.
     """
     # the replies of one input are asked for one after the other, with the seeds 0, 1, …
     appended: dict[str, dict[str, int]] = defaultdict(dict)
@@ -313,7 +319,9 @@ def account(
         for seed, at in enumerate(calls.values())
     }
     late = [b for b in bills if int(b.asked * 1000) > known.get((b.question, b.seed), 1 << 62)]
-    return Account(len(bills), bound, [bill.question for bill in late])
+    repaid = Counter(bill.question for bill in late)
+    repaid.subtract({question: 1 for question in leaving if repaid[question]})
+    return Account(len(bills), bound, list(repaid.elements()))
 
 
 def aborted(servers: str, topic: str, schema: Schema) -> list[Seen]:
