@@ -26,7 +26,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from itertools import islice, takewhile
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -116,8 +115,12 @@ class Task:
 
     def finished(self) -> list[Work]:
         """The works that may be committed: no unfinished one stands before them."""
-        prefix = takewhile(lambda work: work.outgoing is not None, self.queue)
-        return list(islice(prefix, MAX_TRANSACTION))
+        found: list[Work] = []
+        for work in self.queue:
+            if work.outgoing is None or len(found) == MAX_TRANSACTION:
+                break
+            found.append(work)
+        return found
 
     def forget_below(self, committed: Mapping[Partition, int]) -> list[Work]:
         """Takes out the works whose offsets turn out to be committed."""
@@ -298,7 +301,7 @@ class ExactlyOnce:
             work = self._processor.accept(received, task.state)
         except RetryLater:  # the registry's client has said so, and asks again when it is time
             return None
-        if work.outgoing is None:
+        if work.outgoing is None and self._ledger is not None:
             task.open_page(self.stage.full_name, work)
             work.keep = self._presence.keeping(work.keep)
         task.queue.append(work)
@@ -375,7 +378,7 @@ class ExactlyOnce:
             self._judge(error)
             return
         # the broker's answers are awaited in another thread; this one goes on with the next records
-        offsets = _next_offsets(self._batch)
+        offsets = _next_offsets(self._batch, len(self.stage.reads))
         self._ending = self._ender.submit(self._producer.finish, offsets, group)
         self._ending.add_done_callback(lambda _: self._runner.wake())
 
@@ -564,11 +567,20 @@ def _records(batch: list[tuple[Task, list[Work]]]) -> Iterator[Outgoing]:
             yield from work.outgoing or ()
 
 
-def _next_offsets(batch: list[tuple[Task, list[Work]]]) -> list[TopicPartition]:
-    """For each partition the offset after the last input of the batch; the same again for none."""
+def _next_offsets(batch: list[tuple[Task, list[Work]]], topics: int) -> list[TopicPartition]:
+    """For each partition the offset after the last input of the batch; the same again for none.
+
+    Args:
+        batch: what is committed.
+        topics: how many the stage reads.
+    """
     found = []
     for task, works in batch:
-        last = {(w.cause.topic, w.cause.partition): w.cause.offset for w in works}
+        last: dict[Partition, int] = {}
+        for work in reversed(works):
+            last.setdefault((work.cause.topic, work.cause.partition), work.cause.offset)
+            if len(last) == topics:
+                break
         if not works:
             first = task.queue[0].cause
             last = {(first.topic, first.partition): first.offset - 1}
