@@ -215,6 +215,7 @@ class ExactlyOnce:
             self._finish_within(grace)
             self._check_stage()
         finally:
+            self.stop()  # closing may still assign partitions, and nobody waits for what they need
             self._ender.shutdown()
             self._forget([TopicPartition(*p) for p in self._partitions])
             self._runner.close()

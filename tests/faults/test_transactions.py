@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from producers.transactional import TransactionalProducer
 from schemas.codec import codec_for
-from schemas.errors import Fenced, PressroomError
+from schemas.errors import Fenced, PressroomError, Stop
 from schemas.message import Outgoing
 from schemas.record import schema_of
 from schemas.records import DeadLetter
@@ -73,6 +73,27 @@ class Faulty:
         return call
 
 
+class Closing:
+    """A consumer that is given a partition while it closes, and can't read offsets any more."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._consumer = Consumer(config)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+    def subscribe(self, topics: list[str], on_assign: Callable[..., None], **others: Any) -> None:
+        self._topic, self._on_assign = topics[0], on_assign
+        self._consumer.subscribe(topics, on_assign=on_assign, **others)
+
+    def close(self) -> None:
+        self._consumer.close()
+        self._on_assign(self._consumer, [TopicPartition(self._topic, 0)])
+
+    def committed(self, *_: object) -> Any:
+        raise KafkaException(KafkaError(KafkaError._DESTROY))
+
+
 class Case:
     """A stage with a model, its loop, and what should come out."""
 
@@ -105,13 +126,18 @@ class Case:
             for n in range(COUNT)
         )
 
-    def run(self, make: Callable[[dict[str, Any]], Any] = Producer) -> None:
+    def run(
+        self,
+        make: Callable[[dict[str, Any]], Any] = Producer,
+        make_consumer: Callable[[dict[str, Any]], Any] = Consumer,
+    ) -> None:
         """Runs the loop until it is idle; raises what stopped it."""
         (stage,) = self.pipeline.stages.values()
         producer = TransactionalProducer(self.config, unique("loop"), make)
         loop = ExactlyOnce(
-            Processor(stage, Caller(self.model)), producer, self.config, self.thread, 4
-        )
+            Processor(stage, Caller(self.model)), producer, self.config, self.thread, 4,
+            make_consumer,
+        )  # fmt: skip
         failure: list[PressroomError] = []
 
         def work() -> None:
@@ -127,8 +153,10 @@ class Case:
             tick.wait(0.1)
             if loop.idle or not thread.is_alive():
                 break
+        ended = loop.idle or not thread.is_alive()
         loop.stop()
         thread.join()
+        assert ended, "it did nothing for a minute"
         if failure:
             raise failure[0]
 
@@ -230,6 +258,14 @@ def test_a_fenced_producer_leaves_and_its_successor_finishes(case: Case) -> None
     fenced = KafkaError(KafkaError._FENCED, "to order", fatal=True)
     with pytest.raises(Fenced, match="took over"):
         case.run(_once("commit_transaction", 1, fenced))
+    case.run()
+    case.check()
+
+
+def test_a_worker_that_is_refused_leaves_though_its_group_gives_it_partitions(case: Case) -> None:
+    refused = KafkaError(KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "to order", fatal=True)
+    with pytest.raises(Stop, match="Kafka refuses WRITE on transactional-id"):
+        case.run(_once("init_transactions", 1, refused), Closing)
     case.run()
     case.check()
 
