@@ -233,7 +233,8 @@ class ExactlyOnce:
         if task is None:
             return None
         self.idle = False
-        self._at_end.discard((received.topic, received.partition))
+        if self._at_end:
+            self._at_end.discard((received.topic, received.partition))
         self._waiting_bytes += received.size
         work = None if task.held else self._take_in(task, received)
         if work is None:
