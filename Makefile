@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PEERS := .venv-peers/.installed
 
-.PHONY: help install demo test test-containers images lock lint faults security bench bench-peers \
+.PHONY: help install demo test test-all test-containers images lock lint faults security bench bench-peers \
 	bench-growth bench-scaling clean
 
 help:
@@ -23,8 +23,11 @@ $(STAMP): pyproject.toml
 demo: $(STAMP) ## documents in, articles out, on a real Kafka and a real model
 	@$(BIN)/pressroom demo
 
-test: $(STAMP) ## all tests, on an embedded Kafka
+test: $(STAMP) ## the tests, on an embedded Kafka; of many that are alike a selection
 	$(BIN)/pytest
+
+test-all: $(STAMP) ## every test that needs no Docker, the long ones too; about an hour
+	$(BIN)/pytest -m 'not containers'
 
 test-containers: $(STAMP) ## the tests that use Kafka on a Kafka container, and docker-compose.yml
 	@$(BIN)/python -m tests.containers $(if $(IF_POSSIBLE),--if-possible)

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks.common import Figures, kafka, leave_cleanly, machine, write_into
+from benchmarks.common import Figures, kafka, leave_cleanly, machine, parser, write_into
 from benchmarks.measure import MEAN, QUICK, RATE, Bench, Sizes
 from benchmarks.model_server import SlowModel
 from benchmarks.systems import HAND_WRITTEN, SYSTEMS, System, versions
@@ -180,13 +180,11 @@ def chosen(names: str, screen: Console) -> list[System]:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--systems", default="", help="names, comma-separated; default all")
-    parser.add_argument("--workloads", default=",".join(WORKLOADS))
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: to see that it works")
-    parser.add_argument("--into", type=Path, help="a page of Markdown to write the figures into")
-    return parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--rounds", type=int, default=3)
+    made.add_argument("--systems", default="", help="names, comma-separated; default all")
+    made.add_argument("--workloads", default=",".join(WORKLOADS))
+    return made.parse_args()
 
 
 def main() -> int:

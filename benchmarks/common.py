@@ -1,5 +1,6 @@
 """What all benchmarks share: the Kafka to measure on, and tables for people and for Markdown."""
 
+import argparse
 import logging
 import os
 import platform
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from confluent_kafka import Producer, libversion
+from confluent_kafka import KafkaException, Producer, libversion
 from rich.console import Console
 from rich.table import Table
 
@@ -23,8 +24,11 @@ from schemas.message import first_headers, record_id
 from schemas.records import Document
 from schemas.topics import Topic
 
+Say = Callable[[str], None]
+
 ROOT = Path(__file__).parents[1]
 PARTITIONS = 4
+MB = 1_000_000
 _WORDS = ["the", "river", "rose", "and", "by", "morning", "the", "lower", "bridge", "had", "gone"]
 
 
@@ -110,9 +114,57 @@ class Figures:
         return f"**{self.title}**\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in lines)
 
 
-def sayer(status: Any, screen: Console) -> Callable[[str], None]:
+def sayer(status: Any, screen: Console) -> Say:
     """Shows what is going on: a status line in a terminal, lines elsewhere."""
     return lambda text: status.update(f"{text}…") if screen.is_terminal else screen.print(text)
+
+
+def megabytes(size: int) -> str:
+    return f"{size / MB:.0f} MB"
+
+
+def command(
+    description: str | None,
+    mark: str,
+    measures: Callable[[dict[str, Any], Path, bool, Say], Iterator[Figures]],
+) -> int:
+    """A benchmark's command line: prints its tables as they come, then writes them into a page.
+
+    Args:
+        description: the module's docstring.
+        mark: of the place in the page.
+        measures: the benchmark, given librdkafka settings, a folder for files, whether tiny sizes will
+            do, and how it says what it does.
+    """
+    options, screen = parser(description).parse_args(), Console(stderr=True)
+    leave_cleanly()
+    tables: list[Figures] = []
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix=f"pressroom-{mark}-") as folder,
+            kafka() as config,
+            screen.status("Starting…") as status,
+        ):
+            for table in measures(config, Path(folder), options.quick, sayer(status, screen)):
+                tables.append(table)
+                table.show(Console())
+    except KeyboardInterrupt:
+        screen.print("Interrupted; nothing was left running.")
+        return 130
+    except (RuntimeError, KafkaException) as error:
+        screen.print(str(error), markup=False)
+        return 1
+    if options.into is not None:
+        write_into(options.into, mark, [f"{machine()}.", *(t.markdown() for t in tables)])
+    return 0
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The options of every benchmark that writes into a page."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--quick", action="store_true", help="tiny sizes: to see that it works")
+    made.add_argument("--into", type=Path, help="a page of Markdown to write the figures into")
+    return made
 
 
 def write_into(page: Path, mark: str, content: Iterable[str]) -> None:

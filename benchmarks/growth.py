@@ -5,30 +5,22 @@ model is an object in the worker's process that answers at once: over HTTP, most
 would be the HTTP client's cost, which does not grow.
 """
 
-import argparse
 import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import KafkaException
-from rich.console import Console
-
-from benchmarks.common import ROOT, Figures, fill, kafka, leave_cleanly, machine, sayer, write_into
+from benchmarks.common import MB, ROOT, Figures, Say, command, fill, megabytes
 from benchmarks.growth_worker import SLOW, Job, Recovery, Sample
 from schemas.records import Document
 from schemas.topics import Topic
 from streams.admin import create_topics
-
-MARK = "growth"
-_MB = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -62,9 +54,7 @@ class Found:
 class Growth:
     """Runs workers on one Kafka."""
 
-    def __init__(
-        self, config: dict[str, Any], folder: Path, sizes: Sizes, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, config: dict[str, Any], folder: Path, sizes: Sizes, say: Say) -> None:
         self._config, self._folder, self._sizes, self._say = config, folder, sizes, say
         self._run, self._source = f"growth{int(time.time())}", ""
 
@@ -86,7 +76,7 @@ class Growth:
         header = ["waiting", "done", "RSS at the first record", "RSS at the end", "most"]
         row = [
             f"{waiting - last.records:,}", f"{last.records:,}",
-            _mb(first.rss), _mb(last.rss), _mb(last.peak),
+            megabytes(first.rss), megabytes(last.rss), megabytes(last.peak),
         ]  # fmt: skip
         title = f"A stage of {SLOW * 1000:.0f} ms per record before a backlog, after {seconds:g} s"
         return Figures(title, header, [row])
@@ -94,14 +84,14 @@ class Growth:
     def large(self) -> Figures:
         """Throughput and RSS with large records."""
         count, size = self._sizes.large, self._sizes.large_bytes
-        self._say(f"{count} records of {size / _MB:g} MB")
+        self._say(f"{count} records of {size / MB:g} MB")
         source = self._filled("large", count, size)
         found = self._work("large", "copy", source, (1, count))
         first, last = found.samples[0], found.samples[-1]
-        rate = (last.records - first.records) * size / _MB / (last.wall - first.wall)
+        rate = (last.records - first.records) * size / MB / (last.wall - first.wall)
         header = ["records", "MB/s", "RSS at the end", "most"]
-        row = [str(last.records), f"{rate:.0f}", _mb(last.rss), _mb(last.peak)]
-        return Figures(f"Pass-through of records of {size / _MB:g} MB", header, [row])
+        row = [str(last.records), f"{rate:.0f}", megabytes(last.rss), megabytes(last.peak)]
+        return Figures(f"Pass-through of records of {size / MB:g} MB", header, [row])
 
     def ledger(self) -> list[Figures]:
         """RSS and cost per record of a stage that asks, and what taking over its ledger costs."""
@@ -163,10 +153,6 @@ class Growth:
         return found
 
 
-def _mb(size: int) -> str:
-    return f"{size / _MB:.0f} MB"
-
-
 def _growth(title: str, what: str, samples: Sequence[Sample]) -> Figures:
     """RSS at each sample, and the cost per record since the one before."""
     rows = []
@@ -174,45 +160,19 @@ def _growth(title: str, what: str, samples: Sequence[Sample]) -> Figures:
         count = now.records - before.records
         cpu = (now.cpu - before.cpu) / count * 1e6
         wall = (now.wall - before.wall) / count * 1e6
-        rows.append([f"{now.records:,}", _mb(now.rss), _mb(now.peak), f"{cpu:.1f}", f"{wall:.1f}"])
+        sizes = megabytes(now.rss), megabytes(now.peak)
+        rows.append([f"{now.records:,}", *sizes, f"{cpu:.1f}", f"{wall:.1f}"])
     header = [what, "RSS", "most until then", "CPU, µs per record", "wall, µs per record"]
     return Figures(title, header, rows)
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: to see that it works")
-    parser.add_argument("--into", type=Path, help="a page of Markdown to write the figures into")
-    return parser.parse_args()
-
-
-def main() -> int:
-    """Measures and prints tables."""
-    options, screen = arguments(), Console(stderr=True)
-    leave_cleanly()
-    tables: list[Figures] = []
-    try:
-        with (
-            tempfile.TemporaryDirectory(prefix="pressroom-growth-") as folder,
-            kafka() as config,
-            screen.status("Starting…") as status,
-        ):
-            growth = Growth(
-                config, Path(folder), QUICK if options.quick else Sizes(), sayer(status, screen)
-            )
-            tables = [growth.records(), growth.backlog(), growth.large(), *growth.ledger()]
-    except KeyboardInterrupt:
-        screen.print("Interrupted; nothing was left running.")
-        return 130
-    except (RuntimeError, KafkaException) as error:
-        screen.print(str(error), markup=False)
-        return 1
-    for table in tables:
-        table.show(Console())
-    if options.into is not None:
-        write_into(options.into, MARK, [f"{machine()}.", *(t.markdown() for t in tables)])
-    return 0
+def measures(config: dict[str, Any], folder: Path, quick: bool, say: Say) -> Iterator[Figures]:
+    growth = Growth(config, folder, QUICK if quick else Sizes(), say)
+    yield growth.records()
+    yield growth.backlog()
+    yield growth.large()
+    yield from growth.ledger()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(__doc__, "growth", measures))

@@ -4,16 +4,14 @@
 own; the model is a local server that answers each call after 200 ms.
 """
 
-import argparse
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -22,17 +20,15 @@ from typing import Any
 import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from rich.console import Console
 
 from benchmarks import scaling_pipeline
-from benchmarks.common import ROOT, Figures, fill, kafka, leave_cleanly, machine, sayer, write_into
+from benchmarks.common import ROOT, Figures, Say, command, fill, megabytes
 from benchmarks.model_server import SlowModel
 from consumers.reader import Partition, Reader
 from schemas.message import Received
 from schemas.topics import Topic
 from streams.admin import create_topics
 
-MARK = "scaling"
 CALL = 0.2
 """Seconds of one call."""
 AT_ONCE = 2
@@ -40,7 +36,6 @@ AT_ONCE = 2
 SPREAD = 24
 """Partitions that the workers share."""
 _PATIENCE = 120.0
-_MB = 1_000_000
 
 Setting = Mapping[str, int]
 
@@ -197,7 +192,7 @@ class Scaling:
 
     def __init__(
         self, config: dict[str, Any], model: SlowModel, folder: Path, sizes: Sizes,
-        say: Callable[[str], None],
+        say: Say,
     ) -> None:  # fmt: skip
         self._config, self._model, self._folder = config, model, folder
         self._sizes, self._say = sizes, say
@@ -375,49 +370,20 @@ class Scaling:
         run.team.end(name)
         first, last = min(times), max(times)
         rate = sum(t > first for t in times) / max(last - first, 1) * 1000
-        return f"{first / 1000 - began:.1f}", f"{rate:,.0f}", f"{rss / _MB:.0f} MB"
+        return f"{first / 1000 - began:.1f}", f"{rate:,.0f}", megabytes(rss)
 
 
 def _range(seconds: Sequence[float]) -> str:
     return f"{median(seconds):.1f} ({min(seconds):.1f}-{max(seconds):.1f})"
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: to see that it works")
-    parser.add_argument("--into", type=Path, help="a page of Markdown to write the figures into")
-    return parser.parse_args()
-
-
-def main() -> int:
-    """Measures and prints tables."""
-    options, screen = arguments(), Console(stderr=True)
-    leave_cleanly()
-    model = SteadyModel(CALL)
-    tables: list[Figures] = []
-    try:
-        with (
-            tempfile.TemporaryDirectory(prefix="pressroom-scaling-") as folder,
-            kafka() as config,
-            screen.status("Starting…") as status,
-        ):
-            sizes = QUICK if options.quick else Sizes()
-            scaling = Scaling(config, model, Path(folder), sizes, sayer(status, screen))
-            for measure in (scaling.workers, scaling.kills, scaling.partitions):
-                tables.append(measure())
-                tables[-1].show(Console())
-    except KeyboardInterrupt:
-        screen.print("Interrupted; nothing was left running.")
-        return 130
-    except (RuntimeError, KafkaException) as error:
-        screen.print(str(error), markup=False)
-        return 1
-    finally:
-        model.close()
-    if options.into is not None:
-        write_into(options.into, MARK, [f"{machine()}.", *(t.markdown() for t in tables)])
-    return 0
+def measures(config: dict[str, Any], folder: Path, quick: bool, say: Say) -> Iterator[Figures]:
+    with closing(SteadyModel(CALL)) as model:
+        scaling = Scaling(config, model, folder, QUICK if quick else Sizes(), say)
+        yield scaling.workers()
+        yield scaling.kills()
+        yield scaling.partitions()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(__doc__, "scaling", measures))

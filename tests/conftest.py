@@ -1,10 +1,13 @@
 """Fixtures that all tests share: a real Kafka, embedded by default."""
 
 import logging
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.config import client_config
 from tests.support.registry import Apicurio
@@ -28,6 +31,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    # how long an example takes says nothing on a machine that others use
+    settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("tests")
+    # measured: a broker of the tests takes 14 s of CPU rather than 24 without Java's second compiler,
+    # whose work pays later than they live
+    os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+    # a shell that puts the tests into the background has them ignore Ctrl-C, and all that they start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     path: Path | None = config.getoption("--fault-table")
     if path is not None and not hasattr(config, "workerinput"):  # a worker of xdist only runs tests
         config.pluginmanager.register(FaultTable(path.resolve()))
@@ -79,7 +91,6 @@ def _embedded(home: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def kafka(bootstrap_servers: str) -> dict[str, object]:
     """librdkafka settings for that Kafka."""
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
     return client_config(bootstrap_servers)
 
 

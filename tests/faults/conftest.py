@@ -24,9 +24,12 @@ from schemas.record import schema_of
 from schemas.records import DeadLetter
 from schemas.topics import Topic
 from streams.admin import create_topics
+from streams.local.ports import choose
 from tests.support import oracle, table
-from tests.support.config import configure, unique
+from tests.support.broker import Broker, behind
+from tests.support.config import client_config, configure, unique
 from tests.support.model_server import ModelServer
+from tests.support.proxy import Proxy
 from tests.support.table import Row
 from tests.support.workers import Process, Workers
 
@@ -54,7 +57,7 @@ class Bench:
     """How many lines have been numbered."""
     in_flight: int = 0
     """The most calls whose answers the strikes so far may have lost."""
-    patience: float = 90.0
+    patience: float = 240.0
     """Seconds that the workers may take to do the rest."""
     _strikes: list[float] = field(default_factory=list)
     _stopped: list[float] = field(default_factory=list)
@@ -100,7 +103,7 @@ class Bench:
 
     # --- conditions ---------------------------------------------------------------------------
 
-    def wait_until(self, holds: Callable[[], object], seconds: float = 60) -> None:
+    def wait_until(self, holds: Callable[[], object], seconds: float = 180) -> None:
         """Waits until a condition holds; fails when it takes too long."""
         until = time.monotonic() + seconds
         while not holds():
@@ -197,7 +200,7 @@ class Bench:
         for worker in workers:
             self.workers.signal(worker, signal.SIGTERM)
         for worker in workers:
-            assert worker.wait(60) == 0, self.workers.log()[-3000:]
+            assert worker.wait(180) == 0, self.workers.log()[-3000:]
         self.check(dead)
 
     def await_the_rest(self) -> None:
@@ -206,9 +209,7 @@ class Bench:
 
     def run_to_the_end(self, dead: Collection[str] = ()) -> None:
         """A new worker does the rest; then :meth:`check`."""
-        status = self.workers.run("all", "--until-idle", "3")
-        assert status == 0, self.workers.log()[-3000:]
-        self.check(dead)
+        self.finish([self.workers.start("all")], dead)
 
     def check(self, dead: Collection[str] = ()) -> None:
         """Oracles A, B, C and D on every topic of the pipeline, where they matter.
@@ -304,6 +305,47 @@ def row(request: pytest.FixtureRequest) -> Iterator[Row]:
     made = Row(marker.args[0] if marker else name)
     yield made
     table.publish(request.node, made)
+
+
+@pytest.fixture(scope="module")
+def ports() -> tuple[int, ...]:
+    """The listener of a module's own broker behind the proxy, and the proxy's."""
+    return choose(2)
+
+
+@pytest.fixture(scope="module")
+def broker_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a module's own broker has its data."""
+    return tmp_path_factory.mktemp("broker")
+
+
+@pytest.fixture(scope="module")
+def own_broker(broker_home: Path, ports: tuple[int, ...]) -> Iterator[Broker]:
+    made = Broker(broker_home, behind(*ports))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def broker(own_broker: Broker) -> Iterator[Broker]:
+    """A module's own broker, to be struck; the next test finds it well."""
+    yield own_broker
+    own_broker.heal()
+
+
+@pytest.fixture
+def proxy(own_broker: Broker, ports: tuple[int, ...]) -> Iterator[Proxy]:
+    """The way to that broker for clients that don't use its own address."""
+    listener, advertised = ports
+    made = Proxy(advertised, listener)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def kafka(bootstrap_servers: str) -> dict[str, object]:
+    """librdkafka settings for the Kafka of the test's module."""
+    return client_config(bootstrap_servers)
 
 
 @pytest.fixture

@@ -2,31 +2,16 @@
 
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.faults.conftest import Bench
 from tests.support.broker import Broker
-from tests.support.config import client_config
 
 
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    made = Broker(tmp_path / "broker")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def bootstrap_servers(broker: Broker) -> str:
-    return broker.address
-
-
-@pytest.fixture
-def kafka(bootstrap_servers: str) -> dict[str, object]:
-    return client_config(bootstrap_servers)
+@pytest.fixture(scope="module")
+def bootstrap_servers(own_broker: Broker) -> str:
+    return own_broker.address
 
 
 def test_killed_and_started_again_while_two_workers_run(bench: Bench, broker: Broker) -> None:
@@ -61,6 +46,6 @@ def test_a_worker_leaves_while_the_broker_is_away(bench: Bench, broker: Broker) 
     bench.struck(0)
     time.sleep(1)
     bench.workers.signal(worker, signal.SIGTERM)
-    worker.wait(60)
+    worker.wait(180)
     broker.up()
     bench.run_to_the_end()

@@ -58,11 +58,6 @@ def bootstrap_servers(cluster: Cluster) -> str:
     return cluster.address
 
 
-@pytest.fixture(scope="module")
-def kafka(cluster: Cluster) -> dict[str, object]:
-    return cluster.config
-
-
 def _start(bench: Bench) -> list[Process]:
     """Two workers that are in the middle of it."""
     workers = []

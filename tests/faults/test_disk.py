@@ -7,33 +7,26 @@ import pytest
 
 from tests.faults.conftest import Bench
 from tests.support.broker import Broker
-from tests.support.config import client_config
 from tests.support.disk import fill, small_disk
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    with small_disk(tmp_path / "disk") as folder:
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with small_disk(tmp_path_factory.mktemp("disk") / "small") as folder:
         yield folder
 
 
-@pytest.fixture
-def broker(disk: Path) -> Iterator[Broker]:
-    made = Broker(disk / "home")
-    yield made
-    made.close()
+@pytest.fixture(scope="module")
+def broker_home(disk: Path) -> Path:
+    return disk / "home"
 
 
-@pytest.fixture
-def bootstrap_servers(broker: Broker) -> str:
-    return broker.address
+@pytest.fixture(scope="module")
+def bootstrap_servers(own_broker: Broker) -> str:
+    return own_broker.address
 
 
-@pytest.fixture
-def kafka(bootstrap_servers: str) -> dict[str, object]:
-    return client_config(bootstrap_servers)
-
-
+@pytest.mark.long
 @pytest.mark.fault("the broker's disk is full")
 def test_the_disk_is_full_and_then_has_space_again(
     bench: Bench, broker: Broker, disk: Path

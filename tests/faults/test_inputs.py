@@ -94,7 +94,7 @@ def _abandon(_: Producer) -> None:
 @pytest.mark.parametrize(
     ("end", "committed"),
     [
-        (lambda p: p.commit_transaction(30), True),
+        pytest.param(lambda p: p.commit_transaction(30), True, marks=pytest.mark.long),
         (lambda p: p.abort_transaction(30), False),
         pytest.param(_abandon, False, marks=pytest.mark.long),
     ],

@@ -8,8 +8,6 @@ from confluent_kafka.admin import AdminClient
 from streams.admin import create_topics
 from tests.faults.conftest import CALLS, Bench
 
-UNTIL_IDLE = ("--until-idle", "2")
-
 
 @pytest.mark.fault("the ledger's tail is lost")
 def test_a_ledger_without_its_tail_stops_the_worker(bench: Bench) -> None:
@@ -22,7 +20,7 @@ def test_a_ledger_without_its_tail_stops_the_worker(bench: Bench) -> None:
     create_topics(bench.config, bench.module.pipeline.topics)
     bench.write(20)
     before = bench.workers.log()
-    assert bench.workers.run("ask", *UNTIL_IDLE) == 1
+    assert bench.workers.run("ask") == 1
     said = [s for s in bench.workers.log()[len(before) :].splitlines() if "pressroom:" in s]
     assert len(said) == 1
     assert "its tail was lost" in " ".join(bench.workers.log().split())
@@ -30,6 +28,7 @@ def test_a_ledger_without_its_tail_stops_the_worker(bench: Bench) -> None:
     assert sum(bench.left("ask").values()) == 20
 
 
+@pytest.mark.long
 @pytest.mark.fault("late result for a revoked partition")
 def test_an_answer_for_a_revoked_partition_is_not_committed(bench: Bench) -> None:
     answers = threading.Event()

@@ -8,14 +8,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-from streams.local.ports import choose
 from tests.faults.conftest import Bench
-from tests.support.broker import Broker, behind
-from tests.support.config import client_config
+from tests.support.broker import Broker
 from tests.support.model_server import Mishap, Refusal
 from tests.support.proxy import (
     ADD_OFFSETS_TO_TXN,
@@ -98,7 +95,7 @@ class Nemesis:
         self.bench.workers.signal(leaving, signal.SIGTERM)
         self.bench.struck()  # a call may outlast the worker's patience
         # one that had only just been started may not have learnt yet to leave in good order
-        assert leaving.wait(60) in (0, -signal.SIGTERM), self.bench.workers.log()[-3000:]
+        assert leaving.wait(180) in (0, -signal.SIGTERM), self.bench.workers.log()[-3000:]
 
     def endpoint(self, strike: Strike) -> None:
         fault = _ENDPOINT[strike.choice % len(_ENDPOINT)]
@@ -165,35 +162,9 @@ FAULTS: dict[str, Callable[[Nemesis, Strike], None]] = {
 }
 
 
-@pytest.fixture
-def ports() -> tuple[int, ...]:
-    """The broker's listener behind the proxy, and the proxy's."""
-    return choose(2)
-
-
-@pytest.fixture
-def broker(ports: tuple[int, ...], tmp_path: Path) -> Iterator[Broker]:
-    made = Broker(tmp_path / "broker", behind(*ports))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def bootstrap_servers(broker: Broker) -> str:
-    return broker.address
-
-
-@pytest.fixture
-def kafka(bootstrap_servers: str) -> dict[str, object]:
-    return client_config(bootstrap_servers)
-
-
-@pytest.fixture
-def proxy(ports: tuple[int, ...], broker: Broker) -> Iterator[Proxy]:
-    listener, advertised = ports
-    made = Proxy(advertised, listener)
-    yield made
-    made.close()
+@pytest.fixture(scope="module")
+def bootstrap_servers(own_broker: Broker) -> str:
+    return own_broker.address
 
 
 @pytest.fixture

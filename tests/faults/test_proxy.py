@@ -1,14 +1,11 @@
 """The network between workers and Kafka loses, delays and breaks what it should carry."""
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 
-from streams.local.ports import choose
 from tests.faults.conftest import Bench
-from tests.support.broker import Broker, behind
-from tests.support.config import client_config
+from tests.support.broker import Broker
 from tests.support.proxy import (
     ADD_OFFSETS_TO_TXN,
     END_TXN,
@@ -23,34 +20,8 @@ COUNT = 200
 
 
 @pytest.fixture(scope="module")
-def ports() -> tuple[int, ...]:
-    """The broker's listener behind the proxy, and the proxy's."""
-    return choose(2)
-
-
-@pytest.fixture(scope="module")
-def broker(ports: tuple[int, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    made = Broker(tmp_path_factory.mktemp("broker"), behind(*ports))
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def bootstrap_servers(broker: Broker) -> str:
-    return broker.address
-
-
-@pytest.fixture
-def kafka(bootstrap_servers: str) -> dict[str, object]:
-    return client_config(bootstrap_servers)
-
-
-@pytest.fixture
-def proxy(ports: tuple[int, ...], broker: Broker) -> Iterator[Proxy]:
-    listener, advertised = ports
-    made = Proxy(advertised, listener)
-    yield made
-    made.close()
+def bootstrap_servers(own_broker: Broker) -> str:
+    return own_broker.address
 
 
 @pytest.fixture
@@ -58,6 +29,7 @@ def worker_servers(proxy: Proxy) -> str:
     return proxy.address
 
 
+@pytest.mark.long
 def test_all_that_workers_say_goes_through_it(bench: Bench, proxy: Proxy) -> None:
     bench.write(20)
     bench.run_to_the_end()
@@ -67,7 +39,9 @@ def test_all_that_workers_say_goes_through_it(bench: Bench, proxy: Proxy) -> Non
 
 
 @pytest.mark.fault("EndTxn's reply is lost, then SIGKILL")
-@pytest.mark.parametrize("broken", [True, False], ids=["broken", "silent"])
+@pytest.mark.parametrize(
+    "broken", [True, pytest.param(False, marks=pytest.mark.long)], ids=["broken", "silent"]
+)
 def test_the_reply_to_a_commit_is_lost_and_the_worker_killed(
     bench: Bench, proxy: Proxy, broken: bool
 ) -> None:
@@ -75,7 +49,7 @@ def test_the_reply_to_a_commit_is_lost_and_the_worker_killed(
     proxy.faults.append(fault)
     bench.write(COUNT)
     worker = bench.workers.start("all")
-    assert fault.struck.wait(60)
+    assert fault.struck.wait(180)
     bench.kill(worker)
     bench.run_to_the_end()
 
@@ -90,25 +64,26 @@ def test_the_reply_to_a_commit_is_lost_and_the_worker_goes_on(
     proxy.faults.append(fault)
     bench.write(COUNT)
     worker = bench.workers.start("all")
-    assert fault.struck.wait(60)
+    assert fault.struck.wait(180)
     bench.struck(0)
     bench.finish([worker])
 
 
+@pytest.mark.long
 @pytest.mark.fault("EndTxn arrives after its client gave up")
 def test_a_commit_that_is_late_ends_no_later_transaction(bench: Bench, proxy: Proxy) -> None:
     late, later = Held(END_TXN, 4), BlackHole(TXN_OFFSET_COMMIT)
     proxy.faults.append(late)
     bench.write(COUNT)
     worker = bench.workers.start("ask")
-    assert late.struck.wait(60)
+    assert late.struck.wait(180)
     bench.struck(0)
     # it goes on, and has written into a later transaction that has no offsets yet
     proxy.faults.append(later)
-    assert later.struck.wait(60)
+    assert later.struck.wait(180)
     bench.wait_until(bench.has_open_transaction)
     late.released.set()
-    assert late.arrived.wait(30)
+    assert late.arrived.wait(180)
     threading.Event().wait(1)  # for the broker to act on it; it says nothing when it refuses
     bench.kill(worker)
     bench.run_to_the_end()
@@ -121,7 +96,7 @@ def test_a_commit_of_a_killed_worker_that_is_late(bench: Bench, proxy: Proxy) ->
     proxy.faults.append(fault)
     bench.write(COUNT)
     worker = bench.workers.start("ask")
-    assert fault.struck.wait(60)
+    assert fault.struck.wait(180)
     bench.kill(worker)
     successor = bench.workers.start("all")
     before = bench.committed_outputs("answers")
@@ -132,7 +107,9 @@ def test_a_commit_of_a_killed_worker_that_is_late(bench: Bench, proxy: Proxy) ->
 
 @pytest.mark.fault("black hole while offsets are sent")
 @pytest.mark.parametrize(
-    "api_key", [ADD_OFFSETS_TO_TXN, TXN_OFFSET_COMMIT], ids=["AddOffsetsToTxn", "TxnOffsetCommit"]
+    "api_key",
+    [ADD_OFFSETS_TO_TXN, pytest.param(TXN_OFFSET_COMMIT, marks=pytest.mark.long)],
+    ids=["AddOffsetsToTxn", "TxnOffsetCommit"],
 )
 def test_the_offsets_go_into_a_black_hole(bench: Bench, proxy: Proxy, api_key: int) -> None:
     fault = BlackHole(api_key, 2)
@@ -140,7 +117,7 @@ def test_the_offsets_go_into_a_black_hole(bench: Bench, proxy: Proxy, api_key: i
     worker = bench.workers.start("all")
     bench.await_outputs("answers", 30)
     proxy.faults.append(fault)
-    assert fault.struck.wait(60)
+    assert fault.struck.wait(180)
     bench.struck(0)
     bench.finish([worker])
 

@@ -3,7 +3,8 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -28,6 +29,8 @@ from tests.support.config import configure, unique
 from tests.support.table import Row
 
 COUNT = 40
+AT_ONCE = 4
+"""Calls that are under way at once."""
 
 
 @record(namespace="transactions")
@@ -37,6 +40,17 @@ class Item:
 
 def _nothing() -> None:
     pass
+
+
+def _echo(request: Request) -> dict[str, str]:
+    return {"text": request.prompt.user}
+
+
+def _wait_until(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + 180
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.1)
 
 
 class Faulty:
@@ -109,34 +123,31 @@ class Case:
             return await llm(Item, text=item.text)
 
         create_topics(config, self.pipeline.topics)
-        self.model = ScriptedModel(self._echo)
+        self.model = ScriptedModel(_echo)
         self.thread = OwnThread()
-        self._write()
+        self.write(map(str, range(COUNT)))
 
-    @staticmethod
-    def _echo(request: Request) -> dict[str, str]:
-        return {"text": request.prompt.user}
-
-    def _write(self) -> None:
+    def write(self, texts: Iterable[str]) -> None:
         producer = TransactionalProducer(self.config, unique("writer"))
         producer.open()
         encode = codec_for(Item).encode
         producer.commit(
-            Outgoing(self.items.name, f"k{n % 3}".encode(), encode(Item(str(n))), [])
-            for n in range(COUNT)
+            Outgoing(self.items.name, f"k{n % 3}".encode(), encode(Item(text)), [])
+            for n, text in enumerate(texts)
         )
 
-    def run(
+    @contextmanager
+    def running(
         self,
         make: Callable[[dict[str, Any]], Any] = Producer,
-        make_consumer: Callable[[dict[str, Any]], Any] = Consumer,
-    ) -> None:
-        """Runs the loop until it is idle; raises what stopped it."""
+        make_consumer: Callable[[dict[str, Any]], Consumer] = Consumer,
+    ) -> Iterator[Callable[[], bool]]:
+        """Meanwhile the loop runs; gives whether it is idle, or has ended. Raises what stopped it."""
         (stage,) = self.pipeline.stages.values()
         producer = TransactionalProducer(self.config, unique("loop"), make)
+        processor = Processor(stage, Caller(self.model))
         loop = ExactlyOnce(
-            Processor(stage, Caller(self.model)), producer, self.config, self.thread, 4,
-            make_consumer,
+            processor, producer, self.config, self.thread, AT_ONCE, make_consumer
         )  # fmt: skip
         failure: list[PressroomError] = []
 
@@ -148,17 +159,18 @@ class Case:
 
         thread = threading.Thread(target=work)
         thread.start()
-        tick = threading.Event()
-        for _ in range(600):
-            tick.wait(0.1)
-            if loop.idle or not thread.is_alive():
-                break
-        ended = loop.idle or not thread.is_alive()
-        loop.stop()
-        thread.join()
-        assert ended, "it did nothing for a minute"
+        try:
+            yield lambda: loop.idle or not thread.is_alive()
+        finally:
+            loop.stop()
+            thread.join()
         if failure:
             raise failure[0]
+
+    def run(self, *makes: Callable[[dict[str, Any]], Any]) -> None:
+        """Runs the loop until it is idle; raises what stopped it."""
+        with self.running(*makes) as is_over:
+            _wait_until(is_over)
 
     def check(self) -> None:
         expected = {f"k{k}": [str(n) for n in range(COUNT) if n % 3 == k] for k in range(3)}
@@ -310,3 +322,22 @@ def test_a_record_the_broker_refuses_becomes_a_dead_letter(
     assert letter.key == "k9"
     assert letter.value["inputs"][0]["value"] == large
     case.check()
+
+
+def test_a_consumer_that_the_group_has_thrown_out_commits_nothing(case: Case) -> None:
+    # the coordinator would take offsets of one without a name unseen, whoever has its partitions now
+    said: list[str] = []
+
+    class ThrownOut(Consumer):
+        def memberid(self) -> str:
+            said.append("no name" if len(said) < 3 else "a name")
+            return "" if said[-1] == "no name" else super().memberid()
+
+    class Noted(Producer):
+        def begin_transaction(self) -> None:
+            said.append("a transaction")
+            super().begin_transaction()
+
+    case.run(Noted, ThrownOut)
+    case.check()
+    assert said[:5] == ["no name"] * 3 + ["a name", "a transaction"]

@@ -24,7 +24,7 @@ def contract(name: str) -> dict[str, Any]:
     return read
 
 
-def wait_for(holds: Callable[[], bool], what: str, seconds: float = 60) -> None:
+def wait_for(holds: Callable[[], bool], what: str, seconds: float = 180) -> None:
     until = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < until, f"waited {seconds:g} s for {what}"
@@ -78,7 +78,9 @@ class Cli:
         self._running.append(process)
         return process
 
-    def end(self, process: "subprocess.Popen[str]", stdin: str = "", timeout: float = 90) -> Result:
+    def end(
+        self, process: "subprocess.Popen[str]", stdin: str = "", timeout: float = 180
+    ) -> Result:
         """Waits for a process that was started."""
         out, err = process.communicate(stdin, timeout)
         return Result(process.returncode, out, err)

@@ -23,10 +23,8 @@ def run(servers: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "mark",
-    [*(c for c in COMMANDS if c != "scaling"), pytest.param("scaling", marks=pytest.mark.long)],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("mark", COMMANDS)
 def test_a_benchmark_writes_its_figures_into_a_page(
     bootstrap_servers: str, tmp_path: Path, mark: str
 ) -> None:

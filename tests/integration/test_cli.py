@@ -275,11 +275,11 @@ def test_a_worker_without_patience_leaves_calls_behind(cli: Cli, model: ModelSer
 
     def before() -> None:
         asked.set()
-        answer.wait(60)
+        answer.wait(180)
 
     model.before = before
     worker = cli.start("worker", "gist", "--json", PRESSROOM_GRACE="0")
-    assert asked.wait(60)
+    assert asked.wait(180)
     worker.send_signal(signal.SIGTERM)
     stopped = cli.end(worker)
     answer.set()

@@ -5,7 +5,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from consumers.reader import Reader, end_offsets, partitions_of, read_settled, start_offsets
 from schemas.errors import RetryLater, UsageError
@@ -21,7 +22,7 @@ class Log:
     """A topic of one partition, and transactions that end as they are told."""
 
     def __init__(self, config: dict[str, Any], *, compacted: bool = False) -> None:
-        self.config, self.name = config, unique("log")
+        self.config, self.name = dict(config), unique("log")
         self.partition = (self.name, 0)
         create_topics(config, [Topic(self.name, Original, partitions=1, compacted=compacted)])
 
@@ -92,6 +93,15 @@ def test_control_records_at_the_end_are_passed_over(log: Log) -> None:
     with log.reader() as reader:
         assert texts(reader.settled()) == ["a"]
         assert reader.reached == end_offsets(log.config, [log.partition])
+
+
+def test_what_was_deleted_is_done_without(log: Log) -> None:
+    log.commit("a", "b", "c")
+    admin = AdminClient(log.config)
+    for future in admin.delete_records([TopicPartition(*log.partition, 2)]).values():
+        future.result(30)
+    log.config |= {"auto.offset.reset": "latest"}  # a setting of the user's own consumers
+    assert log.settled() == ["c"]
 
 
 # --- open transactions ---------------------------------------------------------------------------

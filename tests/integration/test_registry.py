@@ -178,6 +178,7 @@ def assert_commands_read(cli: Cli, texts: list[str]) -> None:
     assert (again["documents"], again["unchanged"]) == (0, 4)
 
 
+@pytest.mark.long
 def test_what_was_asked_before_is_taken_from_ledgers_of_either_framing(
     wired: Cli, model: ModelServer
 ) -> None:
@@ -244,6 +245,7 @@ def test_a_schema_the_registry_does_not_know_makes_a_dead_letter(
 # --- evolution -----------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_compatible_schema_becomes_a_new_version_that_reads_older_records(
     wired: Cli, stranger: Stranger
 ) -> None:
@@ -337,7 +339,7 @@ def test_workers_go_on_while_the_registry_is_away_and_none_starts(
         assert "of a later version" not in model.bills
     finally:
         apicurio.up()
-    wait_for(lambda: "of a later version" in model.bills, "the record that waited", 90)
+    wait_for(lambda: "of a later version" in model.bills, "the record that waited")
     sunk = wired.end(sink)
     assert sunk.status == 0, sunk.err
     files = list((wired.folder / "out").iterdir())
@@ -376,6 +378,7 @@ def test_what_is_no_registry_gets_one_line(wired: Cli, apicurio: Apicurio, tmp_p
         assert said in line, line
 
 
+@pytest.mark.long
 def test_a_guarded_registry_wants_its_ca_and_its_password(
     wired: Cli, apicurio: Apicurio, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from confluent_kafka.admin import AdminClient
 
 from tests.integration.conftest import Cli, Result
@@ -54,21 +55,28 @@ def next_pipeline(cli: Cli) -> None:
     ingest(cli, TEXTS)
 
 
-def test_another_pipeline_takes_what_was_paid_for(cli: Cli, model: ModelServer) -> None:
+@pytest.mark.parametrize(
+    ("how", "anew"),
+    [
+        ("1d", False),
+        pytest.param("on", False, marks=pytest.mark.long),
+        pytest.param("0.001s", True, marks=pytest.mark.long),
+        pytest.param("off", True, marks=pytest.mark.long),
+    ],
+)
+def test_another_pipeline_takes_what_was_paid_for(
+    cli: Cli, model: ModelServer, how: str, anew: bool
+) -> None:
     ingest(cli, TEXTS)
     work(cli)
-    paid = len(TEXTS)
-    for how, anew in (
-        ("on", False), ("1d", False), ("0.001s", True), ("off", True)
-    ):  # fmt: skip
-        next_pipeline(cli)
-        assert work(cli, "--reuse", how).status == 0
-        paid += anew * len(TEXTS)
-        assert len(model.bills) == paid, how
-        found = row(cli)
-        assert (found["calls"], found["reused"]) == ((5, 0) if anew else (0, 5)), how
+    next_pipeline(cli)
+    assert work(cli, "--reuse", how).status == 0
+    assert len(model.bills) == len(TEXTS) * (2 if anew else 1)
+    found = row(cli)
+    assert (found["calls"], found["reused"]) == ((5, 0) if anew else (0, 5))
 
 
+@pytest.mark.long
 def test_a_damaged_copy_of_the_completions_is_made_anew(cli: Cli, model: ModelServer) -> None:
     ingest(cli, TEXTS)
     work(cli)
@@ -81,6 +89,7 @@ def test_a_damaged_copy_of_the_completions_is_made_anew(cli: Cli, model: ModelSe
         assert sorted(model.bills) == sorted(TEXTS), "nothing was paid for again"
 
 
+@pytest.mark.long
 def test_a_ledger_that_was_made_anew_is_followed(
     cli: Cli, model: ModelServer, bootstrap_servers: str
 ) -> None:
@@ -124,6 +133,7 @@ def test_a_budget_in_tokens_ends_the_run(cli: Cli, model: ModelServer) -> None:
     _spends(cli, model, 20, "--budget-tokens", str(20 * TOKENS))
 
 
+@pytest.mark.long
 def test_a_budget_in_dollars_ends_the_run(cli: Cli, model: ModelServer) -> None:
     prices = cli.folder / "prices.toml"
     prices.write_text("[fake]\ninput = 1.0\noutput = 1.0\n")  # US$ for a million tokens

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import logging
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,7 +31,6 @@ NOTHING: Mapping[str, str] = {}
 @pytest.fixture(scope="session")
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
     """A broker with TLS, SASL and access control."""
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
     broker = SecureBroker(tmp_path_factory.mktemp("secure"))
     yield broker
     broker.close()

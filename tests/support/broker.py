@@ -85,6 +85,12 @@ class Broker(Node):
         super().__init__(Configured(home, extra))
         self.address = self.up()
 
+    def heal(self) -> None:
+        """It runs again, whatever was done to it."""
+        self.signal(signal.SIGCONT)
+        if not self.service.is_alive():
+            self.up()
+
 
 def behind(listener: int, advertised: int) -> str:
     """Settings of a second listener, which sends its clients to a proxy; the first stays as it is."""
