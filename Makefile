@@ -4,8 +4,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PEERS := .venv-peers/.installed
 
-.PHONY: help install demo test test-containers images lock lint faults security bench bench-peers \
-	bench-growth bench-scaling clean
+.PHONY: help install demo test test-containers images certificates lock lint faults security \
+	bench bench-peers bench-growth bench-scaling clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -31,6 +31,9 @@ test-containers: $(STAMP) ## the tests that use Kafka on a Kafka container, and 
 
 images: $(STAMP) ## pull or build what docker-compose.yml runs; .env says which
 	@$(BIN)/python -m tests.containers.images
+
+certificates: ## make the certificates and passwords that docker-compose.tls.yml mounts
+	@bash tls/certificates.sh
 
 faults: $(STAMP) ## all fault tests, the long ones too, and a table of what they found
 	$(BIN)/pytest tests/faults -m 'long or not long' --fault-table=build/faults.md
