@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PEERS := .venv-peers/.installed
 
-.PHONY: help install demo test test-containers images certificates lock lint faults security \
+.PHONY: help install demo test test-containers test-readers images certificates lock lint faults security \
 	bench bench-peers bench-growth bench-scaling clean
 
 help:
@@ -54,12 +54,15 @@ lint: $(STAMP) ## ruff, mypy and the layout
 bench: $(STAMP) ## throughput, latency and slow calls beside a hand-written loop
 	@$(BIN)/python -m benchmarks
 
-$(PEERS): benchmarks/peers/requirements.txt $(STAMP)
+$(PEERS): benchmarks/peers/requirements.txt benchmarks/jars.py $(STAMP)
 	@test -x .venv-peers/bin/python || { echo "Setting up .venv-peers (once)…"; $(PYTHON) -m venv .venv-peers; }
 	@echo "Installing what Pressroom is compared with (once, about a minute)…"
 	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt
 	@$(BIN)/python -m benchmarks.jars
 	@touch $(PEERS)
+
+test-readers: $(PEERS) ## programs written with other stream processors, and Java, read Pressroom's topics
+	$(BIN)/pytest tests/integration/test_readers.py -m long
 
 bench-peers: $(PEERS) ## beside other stream processors; about 25 minutes
 	@$(BIN)/python -m benchmarks.against_peers --into docs/benchmarks.md
