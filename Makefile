@@ -4,8 +4,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PEERS := .venv-peers/.installed
 
-.PHONY: help install demo test test-all test-containers images lock lint faults security bench bench-peers \
-	bench-growth bench-scaling clean
+.PHONY: help install demo test test-all test-containers test-readers images certificates lock lint \
+	faults security bench bench-peers bench-growth bench-scaling clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -26,7 +26,7 @@ demo: $(STAMP) ## documents in, articles out, on a real Kafka and a real model
 test: $(STAMP) ## the tests, on an embedded Kafka; of many that are alike a selection
 	$(BIN)/pytest
 
-test-all: $(STAMP) ## every test that needs no Docker, the long ones too; about an hour
+test-all: $(PEERS) ## every test that needs no Docker, the long ones too; about an hour
 	$(BIN)/pytest -m 'not containers'
 
 test-containers: $(STAMP) ## the tests that use Kafka on a Kafka container, and docker-compose.yml
@@ -34,6 +34,9 @@ test-containers: $(STAMP) ## the tests that use Kafka on a Kafka container, and 
 
 images: $(STAMP) ## pull or build what docker-compose.yml runs; .env says which
 	@$(BIN)/python -m tests.containers.images
+
+certificates: ## make the certificates and passwords that docker-compose.tls.yml mounts
+	@bash tls/certificates.sh
 
 faults: $(STAMP) ## all fault tests, the long ones too, and a table of what they found
 	$(BIN)/pytest tests/faults -m 'long or not long' --fault-table=build/faults.md
@@ -54,12 +57,15 @@ lint: $(STAMP) ## ruff, mypy and the layout
 bench: $(STAMP) ## throughput, latency and slow calls beside a hand-written loop
 	@$(BIN)/python -m benchmarks
 
-$(PEERS): benchmarks/peers/requirements.txt $(STAMP)
+$(PEERS): benchmarks/peers/requirements.txt benchmarks/jars.py $(STAMP)
 	@test -x .venv-peers/bin/python || { echo "Setting up .venv-peers (once)…"; $(PYTHON) -m venv .venv-peers; }
 	@echo "Installing what Pressroom is compared with (once, about a minute)…"
 	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt
 	@$(BIN)/python -m benchmarks.jars
 	@touch $(PEERS)
+
+test-readers: $(PEERS) ## programs written with other stream processors, and Java, read Pressroom's topics
+	$(BIN)/pytest tests/integration/test_readers.py -m long
 
 bench-peers: $(PEERS) ## beside other stream processors; about 25 minutes
 	@$(BIN)/python -m benchmarks.against_peers --into docs/benchmarks.md

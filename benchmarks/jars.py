@@ -1,4 +1,4 @@
-"""Kafka Streams' jars, of the embedded Kafka's version: ``python -m benchmarks.jars``."""
+"""Jars of Kafka Streams, of the embedded Kafka's version, and of Avro: ``python -m benchmarks.jars``."""
 
 import shutil
 from pathlib import Path
@@ -6,11 +6,12 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.systems import JARS
+from benchmarks.systems import AVRO_VERSION, JARS
 from streams.local.maven import KAFKA_VERSION
 
 ROOTS = (
     f"org.apache.kafka:kafka-streams:jar:{KAFKA_VERSION}:compile",
+    f"org.apache.avro:avro:jar:{AVRO_VERSION}:compile",
     "org.slf4j:slf4j-simple:jar:1.7.36:compile",
 )
 
@@ -20,21 +21,21 @@ def fetch() -> None:
     from jgo.maven import MavenContext
 
     screen = Console(stderr=True)
-    if (JARS / KAFKA_VERSION).exists():
+    if JARS.exists():
         return
-    with screen.status("Fetching Kafka Streams (100 MB, once)…"):
-        context = MavenContext(repo_cache=JARS / "cache", timeout=60)
+    shutil.rmtree(JARS.parent, ignore_errors=True)
+    fresh, cache = JARS.with_name("new"), JARS.with_name("cache")
+    with screen.status("Fetching Kafka Streams and Avro (100 MB, once)…"):
+        context = MavenContext(repo_cache=cache, timeout=60)
         wanted = [context.create_dependency(root) for root in ROOTS]
         inputs, needed = context.resolver.resolve(wanted)
         jars = [*inputs, *(d for d in needed if d.scope in ("compile", "runtime"))]
         paths = [_path(dependency.artifact) for dependency in jars]
-        folder = JARS / f"{KAFKA_VERSION}.new"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        fresh.mkdir()
         for path in paths:
-            shutil.move(path, folder / path.name)
-        folder.rename(JARS / KAFKA_VERSION)
-        shutil.rmtree(JARS / "cache")
+            shutil.move(path, fresh / path.name)
+        fresh.rename(JARS)
+        shutil.rmtree(cache)
 
 
 def _path(artifact: Any) -> Path:

@@ -16,7 +16,8 @@ from streams.local.maven import KAFKA_VERSION
 
 PEERS = ROOT / ".venv-peers"
 PEERS_PYTHON = PEERS / "bin" / "python"
-JARS = PEERS / "jars"
+AVRO_VERSION = "1.12.0"
+JARS = PEERS / "jars" / f"kafka-{KAFKA_VERSION}-avro-{AVRO_VERSION}"
 _JAVA_SOURCE = ROOT / "benchmarks" / "peers" / "kafka_streams.java"
 _LEAVE_WITHIN = 15.0
 
@@ -122,7 +123,7 @@ def _peers_version(distribution: str) -> str:
     return done.stdout.strip()
 
 
-def _not_installed(distribution: str) -> Callable[[], str]:
+def not_installed(distribution: str) -> Callable[[], str]:
     return lambda: "" if _peers_version(distribution) else "not installed; make bench-peers does it"
 
 
@@ -137,19 +138,23 @@ def _java_version() -> str:
     return found[0].partition("@")[2] if found else ""
 
 
-def _no_java() -> str:
+def no_java() -> str:
+    """Why :func:`java` can't run, or nothing."""
     if not _java_version():
         return "no Java with a compiler here"
-    return "" if (JARS / KAFKA_VERSION).exists() else "no jars; make bench-peers fetches them"
+    return "" if JARS.exists() else "no jars; make bench-peers fetches them"
+
+
+def java(source: Path, *arguments: str) -> list[str]:
+    """Runs a Java program from its source, with the jars."""
+    path = os.pathsep.join(str(jar) for jar in sorted(JARS.glob("*.jar")))
+    options = ["-Xmx1g", "-cp", path, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
+    return ["java", *options, str(source), *arguments]
 
 
 def _streams(task: Task) -> list[str]:
-    path = os.pathsep.join(str(jar) for jar in sorted((JARS / KAFKA_VERSION).glob("*.jar")))
     arguments = [task.work, task.servers, task.group, task.source, task.target, task.model_url]
-    return [
-        "java", "-Xmx1g", "-cp", path, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-        str(_JAVA_SOURCE), *arguments, str(task.folder / "state"),
-    ]  # fmt: skip
+    return java(_JAVA_SOURCE, *arguments, str(task.folder / "state"))
 
 
 HAND_WRITTEN = System(
@@ -178,28 +183,28 @@ SYSTEMS = [
         "Kafka Streams",
         "exactly once in Kafka (`exactly_once_v2`)",
         _streams,
-        _no_java,
+        no_java,
         version=lambda: f"{KAFKA_VERSION} (Java {_java_version()})",
     ),
     System(
         "Quix Streams",
         "exactly once in Kafka (`exactly-once`)",
         _module(PEERS_PYTHON, "quix"),
-        _not_installed("quixstreams"),
+        not_installed("quixstreams"),
         version=lambda: _peers_version("quixstreams"),
     ),
     System(
         "FastStream",
         "at least once (copy), at most once (concurrent calls)",
         _module(PEERS_PYTHON, "faststream_app"),
-        _not_installed("faststream"),
+        not_installed("faststream"),
         version=lambda: _peers_version("faststream"),
     ),
     System(
         "Faust",
         'says `"exactly_once"`',
         _module(PEERS_PYTHON, "faust_agent", "worker"),
-        _not_installed("faust-streaming"),
+        not_installed("faust-streaming"),
         version=lambda: _peers_version("faust-streaming"),
     ),
 ]

@@ -141,7 +141,8 @@ def grant(config: Mapping[str, Any], rights: Mapping[str, Collection[Right]]) ->
         Stop: the broker refuses.
     """
     admin = AdminClient(dict(config))
-    bindings = [right.binding(who) for who, some in rights.items() for right in some]
+    # parts that share a principal share rights, and none may be given twice
+    bindings = [right.binding(who) for who, some in rights.items() for right in dict.fromkeys(some)]
     for future in admin.create_acls(bindings, request_timeout=_TIMEOUT).values():
         try:
             future.result()

@@ -1,4 +1,4 @@
-"""A project of ``docker-compose.yml``, on ports of its own, for one test."""
+"""A project of ``docker-compose.yml``, on ports of its own, for the tests of one module."""
 
 import json
 import os
@@ -16,7 +16,13 @@ import psutil
 from streams.local.ports import HOST, choose
 from tests.containers import images
 from tests.containers.docker import Unavailable, docker, run
+from tests.integration.test_docs import blocks
 from tests.support.config import unique
+from tests.support.model_server import ModelServer
+
+PLAIN = "docker-compose.yml"
+TLS = "docker-compose.yml:docker-compose.tls.yml"
+"""Values of Compose's ``COMPOSE_FILE``."""
 
 
 def await_until(holds: Callable[[], bool], what: str, seconds: float = 600) -> None:
@@ -40,18 +46,39 @@ def command() -> list[str]:
     raise Unavailable("there is neither `docker compose` nor `docker-compose`")
 
 
+def console(number: int) -> list[str]:
+    """The lines of a console block of the page on containers."""
+    page = images.ROOT / "docs" / "containers.md"
+    return [b for b in blocks(page) if b.language == "console"][number].text.splitlines()
+
+
+def letters(folder: Path, number: int, count: int) -> Path:
+    """A folder of documents that containers may read, unlike those of other numbers."""
+    made = folder / str(number)
+    made.mkdir(mode=0o755)
+    for each in range(count):
+        (made / f"{each}.txt").write_text(f"Ada Lovelace wrote program {number}.{each} in London.")
+    folder.chmod(0o755)
+    return made
+
+
 class Project:
     """Containers under a name of their own; :meth:`close` leaves nothing of them."""
 
-    def __init__(self, **environment: str) -> None:
+    def __init__(self, model: ModelServer, files: str = PLAIN, **environment: str) -> None:
         """
         Args:
-            environment: variables that ``docker-compose.yml`` reads.
+            model: what the workers ask; it listens on the host.
+            files: :data:`PLAIN` or :data:`TLS`.
+            environment: more variables that the files read.
         """
-        kafka_1, kafka_2, kafka_3, registry, model = map(str, choose(5))
+        kafka_1, kafka_2, kafka_3, registry, own_model = map(str, choose(5))
         self._command = command()
         self._environment = os.environ | {
+            "COMPOSE_FILE": ":".join(str(images.ROOT / file) for file in files.split(":")),
             "COMPOSE_PROJECT_NAME": unique("pressroom"),
+            "OPENAI_BASE_URL": model.url.replace(model.host, "host.docker.internal"),
+            "PRESSROOM_MODEL": unique("model"),
             "PRESSROOM_KAFKA_IMAGE": images.kafka(),
             "PRESSROOM_REGISTRY_IMAGE": images.registry(),
             "PRESSROOM_BASE_IMAGE": images.python(),
@@ -59,12 +86,12 @@ class Project:
             "KAFKA_2_PORT": kafka_2,
             "KAFKA_3_PORT": kafka_3,
             "REGISTRY_PORT": registry,
-            "MODEL_PORT": model,
+            "MODEL_PORT": own_model,
         }
         self._environment |= environment
         self.servers = ",".join(f"{HOST}:{port}" for port in (kafka_1, kafka_2, kafka_3))
         self.registry = f"http://{HOST}:{registry}/apis/ccompat/v7"
-        self.model = f"http://{HOST}:{model}/v1"
+        self.model = f"http://{HOST}:{own_model}/v1"
 
     def __call__(self, *arguments: str, check: bool = True) -> str:
         """Runs a command of Compose; gives its standard output."""
@@ -76,20 +103,22 @@ class Project:
         return done.stdout
 
     def shell(self, line: str, folder: Path) -> None:
-        """Runs a line that begins with ``docker-compose``, as in the documentation, in a folder."""
-        rest = line.removeprefix("docker-compose")
-        environment = self._environment | {"COMPOSE_FILE": str(images.ROOT / "docker-compose.yml")}
+        """Runs a line of the documentation in a folder."""
+        own = line.replace("docker-compose ", f"{shlex.join(self._command)} ", 1)
         done = subprocess.run(
-            ["bash", "-c", shlex.join(self._command) + rest], cwd=folder, env=environment,
+            ["bash", "-c", own], cwd=folder, env=self._environment,
             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
 
     def pressroom(self, *arguments: str, documents: str = "/var/empty") -> Any:
-        """Runs a command of Pressroom that prints JSON, with a folder of documents at /documents."""
+        """Runs a command of Pressroom that prints JSON, with a folder of documents at /documents.
+
+        Gives None when it could not begin.
+        """
         given = ["run", "--rm", "-T", "--volume", f"{documents}:/documents:ro", "pressroom"]
-        out = self(*given, *arguments, "--json", check=False)
-        return json.loads(out.splitlines()[-1])
+        lines = self(*given, *arguments, "--json", check=False).splitlines()
+        return json.loads(lines[-1]) if lines else None
 
     def containers(self, service: str) -> list[str]:
         """The ids of a service's running containers."""

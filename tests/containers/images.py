@@ -20,24 +20,17 @@ from filelock import FileLock
 from rich.console import Console
 
 from streams.local import maven
-from streams.local.cache import Artifact, Group, ensure
+from streams.local.cache import Group, ensure
 from streams.settings import Settings
 from tests.containers.docker import Unavailable, docker, install_missing, pull, run
+from tests.support.registry import APICURIO, APICURIO_VERSION
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
 KAFKA = f"apache/kafka:{maven.KAFKA_VERSION}"
-REGISTRY_VERSION = "3.3.3"
-REGISTRY = f"apicurio/apicurio-registry:{REGISTRY_VERSION}"
+REGISTRY = f"apicurio/apicurio-registry:{APICURIO_VERSION}"
 PYTHON = "python:3.11-slim"
-
-_REGISTRY_FILES = Artifact(
-    f"io.apicurio:apicurio-registry-app:{REGISTRY_VERSION}:all:tar.gz",
-    f"tests/apicurio-registry-app-{REGISTRY_VERSION}-all.tar.gz",
-    "8bc6751c76d963734224b01d5e7f84ccb3cb61c87d3bd77c36c35f10a5cbed63",
-    158_577_952,
-)
 
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _PACKAGES = ("ca-certificates", "libgomp1", "python3", "python3-venv")
@@ -153,11 +146,10 @@ def _build_kafka() -> str:
 
 
 def _build_registry() -> str:
-    files = Group(f"Apicurio Registry {REGISTRY_VERSION}", (_REGISTRY_FILES,), maven.fetch)
-    with _context("registry", files) as (context, (distribution,)):
+    with _context("registry", APICURIO) as (context, (distribution,)):
         with tarfile.open(distribution) as archive:
             archive.extractall(context / "app", filter="data")
-        return _build(f"pressroom-registry:{REGISTRY_VERSION}", context)
+        return _build(f"pressroom-registry:{APICURIO_VERSION}", context)
 
 
 @contextmanager

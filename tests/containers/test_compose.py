@@ -1,10 +1,10 @@
 """``docker-compose.yml``: three brokers, a registry, a service per stage; scaled and struck."""
 
 import json
+import os
 import subprocess
 import urllib.request
 from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from schemas.record import schema_of
 from schemas.topics import articles
 from streams.pipelines.newsroom import newsroom
 from tests.containers import images
-from tests.containers.compose import Project, await_until
+from tests.containers.compose import PLAIN, TLS, Project, await_until, console, letters
 from tests.containers.docker import Unavailable, docker, run
-from tests.integration.test_docs import blocks
+from tests.integration.test_registry import Stranger
 from tests.support import oracle
-from tests.support.config import client_config, unique
+from tests.support.config import client_config
 from tests.support.model_server import ModelServer
 
 pytestmark = pytest.mark.containers
@@ -32,38 +32,10 @@ _CALLS = 8
 """A worker's calls at once."""
 
 
-def sentence(request: dict[str, Any]) -> str:
-    """An answer under the request's schema, which differs from question to question."""
-    name = sha256(request["messages"][-1]["content"].encode()).hexdigest()[:12]
-    return json.dumps(
-        _instance(request["response_format"]["json_schema"]["schema"], f"About {name}.")
-    )
-
-
-def _instance(schema: dict[str, Any], text: str) -> Any:
-    if "enum" in schema:
-        return schema["enum"][0]
-    match schema["type"]:
-        case "object":
-            return {name: _instance(part, text) for name, part in schema["properties"].items()}
-        case "array":
-            return [_instance(schema["items"], text)]
-    return text
-
-
-@pytest.fixture(scope="module")
-def model() -> Iterator[ModelServer]:
-    """A fast model server of ours, which bills; containers reach it on the host."""
-    server = ModelServer(sentence, seconds=0.3, host="0.0.0.0")
-    yield server
-    server.close()
-
-
 @pytest.fixture(scope="module")
 def project(model: ModelServer) -> Iterator[Project]:
     """All of it, up and healthy."""
-    url = model.url.replace(model.host, "host.docker.internal")
-    made = Project(OPENAI_BASE_URL=url, PRESSROOM_MODEL=unique("model"))
+    made = Project(model)
     try:
         made("build")
         made("up", "--detach", "--no-build")
@@ -74,13 +46,10 @@ def project(model: ModelServer) -> Iterator[Project]:
         made.close()
 
 
-def batch(folder: Path, number: int) -> Path:
-    made = folder / str(number)
-    made.mkdir(mode=0o755)
-    for each in range(_DOCUMENTS):
-        (made / f"{each}.txt").write_text(f"Ada Lovelace wrote program {number}.{each} in London.")
-    folder.chmod(0o755)
-    return made
+def ingested(project: Project, folder: str) -> int:
+    """How many documents of a folder an ingestion wrote; 0 when it could not begin."""
+    report = project.pressroom("ingest", "/documents", documents=folder)
+    return int(report["documents"]) if report else 0
 
 
 def members(project: Project, stage: str) -> int:
@@ -101,14 +70,18 @@ def written(project: Project) -> list[str]:
     return [s.value["id"] for s in seen]
 
 
+@pytest.mark.parametrize("files", [PLAIN, TLS], ids=["plain", "tls"])
 @pytest.mark.parametrize("version", ["docker-compose", "docker compose"])
-def test_each_version_of_compose_accepts_the_file(version: str) -> None:
+def test_each_version_of_compose_accepts_the_files(version: str, files: str) -> None:
     program = version.split()
     try:
         run([*program, "version"])
     except Unavailable:
         pytest.skip(f"no `{version}` here")
-    done = subprocess.run([*program, "config"], cwd=images.ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [*program, "config"], cwd=images.ROOT, env=os.environ | {"COMPOSE_FILE": files},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "kafka-3" in done.stdout
 
@@ -117,9 +90,9 @@ def test_scaled_and_struck_it_writes_every_article_once(
     project: Project, model: ModelServer, tmp_path: Path
 ) -> None:
     def ingest(number: int) -> None:
-        folder = batch(tmp_path, number)
-        report = project.pressroom("ingest", "/documents", documents=str(folder))
-        assert report["documents"] == _DOCUMENTS
+        folder = str(letters(tmp_path, number, _DOCUMENTS))
+        # it ends with a line while the registry is away, and has written nothing then
+        await_until(lambda: ingested(project, folder) == _DOCUMENTS, "the registry to be back")
 
     ingest(1)
     project("up", "--detach", "--no-recreate", "--no-build", "--scale=draft=3", "draft")
@@ -148,11 +121,8 @@ def test_scaled_and_struck_it_writes_every_article_once(
 
 
 def test_what_the_page_shows_works(project: Project, tmp_path: Path) -> None:
-    batch(tmp_path, 4).rename(tmp_path / "letters")
-    (block,) = (
-        b for b in blocks(images.ROOT / "docs" / "containers.md") if b.language == "console"
-    )
-    first, *shown, last = block.text.splitlines()
+    letters(tmp_path, 4, _DOCUMENTS).rename(tmp_path / "letters")
+    first, *shown, last = console(0)
     assert (first, last) == ("make images", "docker-compose down")
     for line in shown:
         project.shell(line, tmp_path)
@@ -171,9 +141,13 @@ def test_topics_are_replicated_and_wait_for_two_replicas(project: Project) -> No
         assert future.result(30)["min.insync.replicas"].value == "2", resource
 
 
-def test_the_model_and_the_registry_answer(project: Project) -> None:
-    with urllib.request.urlopen(f"{project.registry}/subjects", timeout=30) as answer:
-        assert answer.status == 200
+def test_a_stranger_with_the_registry_reads_the_articles(project: Project) -> None:
+    stranger = Stranger(project.registry, project.servers)
+    assert {f"{t.name}-value" for t in newsroom.topics} <= set(stranger.registry.get_subjects())
+    assert sorted(a["id"] for a in stranger.records(articles.name)) == sorted(written(project))
+
+
+def test_the_model_answers(project: Project) -> None:
     body = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
     request = urllib.request.Request(
         f"{project.model}/chat/completions", json.dumps(body).encode(),

@@ -153,6 +153,8 @@ def test_each_command_runs_with_its_own_rights_alone(
 ) -> None:
     everything = {"PRESSROOM_BOOTSTRAP_SERVERS": secure.address}
     assert cli.run("acls", *COMMANDS, "--apply", **everything).status == 0
+    shared = cli.run("acls", *COMMANDS, "--principal", "User:all", "--apply", **everything)
+    assert shared.status == 0, shared.err
     logins = {}
     for part in COMMANDS:
         secure.add_user(f"{cli.name}.{part}", part * 3)

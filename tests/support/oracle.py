@@ -154,12 +154,18 @@ def _drain(servers: str, topic: str, start: Mapping[int, int], isolation: str) -
 
 
 def _seen(message: Any, schema: Any) -> Seen:
-    value = message.value()
-    assert value[:2] == b"\xc3\x01", "no single-object encoding"
-    decoded = fastavro.schemaless_reader(io.BytesIO(value[10:]), schema, None)
+    decoded = fastavro.schemaless_reader(io.BytesIO(_body(message.value())), schema, None)
     assert isinstance(decoded, dict)
     key, at = (message.key() or b"").decode(errors="replace"), message.timestamp()[1]
     return Seen(message.partition(), message.offset(), key, decoded, at)
+
+
+def _body(value: bytes) -> bytes:
+    """What follows the header: that of Avro's single-object encoding, or of Confluent's wire format."""
+    if value[:2] == b"\xc3\x01":
+        return value[10:]
+    assert value[:1] == b"\x00", "neither single-object encoding nor wire format"
+    return value[5:]
 
 
 def judge(seen: Iterable[Seen], expected: Mapping[str, list[Any]], name: str) -> Violations:

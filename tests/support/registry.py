@@ -23,13 +23,14 @@ from streams.local.ports import HOST, choose
 from streams.settings import Settings
 from tests.support.config import unique
 
-VERSION = "3.3.3"
-_ARTIFACT = Artifact(
-    f"io.apicurio:apicurio-registry-app:{VERSION}:all:tar.gz",
-    f"tests/apicurio-registry-app-{VERSION}-all.tar.gz",
+APICURIO_VERSION = "3.3.3"
+_DISTRIBUTION = Artifact(
+    f"io.apicurio:apicurio-registry-app:{APICURIO_VERSION}:all:tar.gz",
+    f"tests/apicurio-registry-app-{APICURIO_VERSION}-all.tar.gz",
     "8bc6751c76d963734224b01d5e7f84ccb3cb61c87d3bd77c36c35f10a5cbed63",
     158_577_952,
 )
+APICURIO = Group(f"Apicurio Registry {APICURIO_VERSION}", (_DISTRIBUTION,), maven.fetch)
 _JVM = ("-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xlog:disable")
 _START_SECONDS = 240.0
 
@@ -122,15 +123,14 @@ class Apicurio:
 def _unpacked() -> Path:
     """The distribution in the cache, downloaded and unpacked once."""
     cache, screen = Settings().cache, Console(stderr=True)
-    group = Group(f"Apicurio Registry {VERSION}", (_ARTIFACT,), maven.fetch)
-    folder = cache / "tests" / f"apicurio-{VERSION}"
+    folder = cache / "tests" / f"apicurio-{APICURIO_VERSION}"
     if folder.exists():
         return folder
-    ensure([group], cache, screen)
+    ensure([APICURIO], cache, screen)
     with hold(cache / "tests" / "lock", screen, "Another test run unpacks; waiting for it…"):
         if not folder.exists():
             fresh = folder.with_suffix(".new")
-            with tarfile.open(group.files(cache)[0]) as archive:
+            with tarfile.open(APICURIO.files(cache)[0]) as archive:
                 archive.extractall(fresh, filter="data")
             fresh.rename(folder)
     return folder
