@@ -297,9 +297,29 @@ def _to_avro(cls: type) -> Callable[[Any], dict[str, Any]]:
 
 def _from_avro(cls: type) -> Callable[[dict[str, Any]], Any]:
     nested = _nested(cls, lambda c: binding_of(c).from_avro, None)
+    make = _maker(cls)
     if not nested:
+        return make
+    return lambda data: make({k: nested[k](v) if k in nested else v for k, v in data.items()})
+
+
+def _maker(cls: type) -> Callable[[dict[str, Any]], Any]:
+    """The same as ``cls(**data)``, in half the time when every field is given."""
+    if hasattr(cls, "__post_init__"):
         return lambda data: cls(**data)
-    return lambda data: cls(**{k: nested[k](v) if k in nested else v for k, v in data.items()})
+    # what a frozen class's own __init__ does, without looking each setter up
+    setters = [(f.name, cls.__dict__[f.name].__set__) for f in dataclasses.fields(cls)]
+    new, count = object.__new__, len(setters)
+
+    def make(data: dict[str, Any]) -> Any:
+        if len(data) != count:
+            return cls(**data)
+        made: Any = new(cls)
+        for name, set_field in setters:
+            set_field(made, data[name])
+        return made
+
+    return make
 
 
 def _integer(value: Any) -> int:

@@ -14,19 +14,16 @@ A work leaves its queue only when its transaction is known to be committed. So a
 nothing to fetch or to pay for again: the same results are committed once more. When a commit's
 outcome is unknown the committed offsets tell which works were done.
 
-A task is what one assignment gave: a partition number, over all topics the stage reads. Its identity
-is the assignment's token. When it is revoked it is forgotten; a call that finishes later belongs to a
-task nobody looks at.
+Works are queued by task (:mod:`streams.task`). When a task is revoked it is forgotten; a call that
+finishes later belongs to a task nobody looks at.
 """
 
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from itertools import islice, takewhile
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -43,12 +40,13 @@ from schemas.errors import (
     Stop,
     TransactionAborted,
 )
-from schemas.message import Outgoing, Received
+from schemas.message import Received
 from streams.completions import Completions
-from streams.ledger import Book, Ledger, Page, from_metadata, position, positions, to_metadata
+from streams.ledger import Book, Ledger, from_metadata
 from streams.presence import Presence
 from streams.processing import JoinState, Processor, Work
 from streams.runner import OwnThread, Runner
+from streams.task import MAX_TRANSACTION, Batch, Task, next_offsets, records_of
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +55,6 @@ BATCH = 1000
 
 WINDOW = 8
 """Inputs a worker takes in for each call at once; a kill repeats the calls of at most so many."""
-
-MAX_TRANSACTION = 2500
-"""Works of a task that are committed in one transaction."""
 
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Bytes of inputs a worker holds at once, at most (and one record more)."""
@@ -80,54 +75,6 @@ _ABORT_PAUSE = 1.0
 _SETTLE_TIMEOUT = 10.0
 _REFUSED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
 _HOPELESS = (*_REFUSED, KafkaError.UNKNOWN_TOPIC_OR_PART)
-
-
-class Task:
-    """One partition number of the stage's topics, as long as it is assigned to this worker."""
-
-    def __init__(self, state: JoinState | None, book: Book | None = None) -> None:
-        self.state, self._book = state, book
-        self.queue: deque[Work] = deque()
-        self.held: deque[Received] = deque()
-        """Inputs behind one whose schema is not known yet, and it itself: they can't be read so far."""
-        self._pages: dict[Work, Page] = {}
-
-    def open_page(self, stage: str, work: Work) -> None:
-        """Gives a work that will ask the model its page in the ledger."""
-        if self._book is not None:
-            page = self._pages[work] = Page(stage, work.inputs)
-            work.keep = partial(self._book.complete, page)
-
-    def ledger_position(self, done: Sequence[Work]) -> str:
-        """What the next owner needs to know when these works are committed."""
-        if self._book is None:
-            return ""
-        left = set(self._pages).difference(done)
-        inputs = {positions(work.inputs) for work in done} if self._book.taken_over else ()
-        return to_metadata(position(self._book, [self._pages[work] for work in left], inputs))
-
-    def done(self) -> Work:
-        """Takes out the first work, which is committed."""
-        work = self.queue.popleft()
-        self._pages.pop(work, None)
-        if self._book is not None:
-            self._book.done(work.inputs, work.cause)
-        return work
-
-    def finished(self) -> list[Work]:
-        """The works that may be committed: no unfinished one stands before them."""
-        prefix = takewhile(lambda work: work.outgoing is not None, self.queue)
-        return list(islice(prefix, MAX_TRANSACTION))
-
-    def forget_below(self, committed: Mapping[Partition, int]) -> list[Work]:
-        """Takes out the works whose offsets turn out to be committed."""
-        done = []
-        while self.queue:
-            cause = self.queue[0].cause
-            if cause.offset >= committed.get((cause.topic, cause.partition), 0):
-                break
-            done.append(self.done())
-        return done
 
 
 class ExactlyOnce:
@@ -171,7 +118,7 @@ class ExactlyOnce:
         self._waiting_bytes = 0
         self._ender = ThreadPoolExecutor(1, f"{self.stage.name}-commit")
         self._ending: Future[None] | None = None
-        self._batch: list[tuple[Task, list[Work]]] = []
+        self._batch: Batch = []
         self._unknown = False
         self._aborts, self._not_before = 0, 0.0
         self._stopping = threading.Event()
@@ -212,6 +159,7 @@ class ExactlyOnce:
             self._finish_within(grace)
             self._check_stage()
         finally:
+            self.stop()  # closing may still assign partitions, and nobody waits for what they need
             self._ender.shutdown()
             self._forget([TopicPartition(*p) for p in self._partitions])
             self._runner.close()
@@ -285,7 +233,8 @@ class ExactlyOnce:
         if task is None:
             return None
         self.idle = False
-        self._at_end.discard((received.topic, received.partition))
+        if self._at_end:
+            self._at_end.discard((received.topic, received.partition))
         self._waiting_bytes += received.size
         work = None if task.held else self._take_in(task, received)
         if work is None:
@@ -298,7 +247,7 @@ class ExactlyOnce:
             work = self._processor.accept(received, task.state)
         except RetryLater:  # the registry's client has said so, and asks again when it is time
             return None
-        if work.outgoing is None:
+        if work.outgoing is None and self._ledger is not None:
             task.open_page(self.stage.full_name, work)
             work.keep = self._presence.keeping(work.keep)
         task.queue.append(work)
@@ -370,12 +319,12 @@ class ExactlyOnce:
             return
         self._batch, self._begun_after = batch, self._presence.absences
         try:
-            self._producer.write(_records(self._batch))
+            self._producer.write(records_of(self._batch))
         except PressroomError as error:
             self._judge(error)
             return
         # the broker's answers are awaited in another thread; this one goes on with the next records
-        offsets = _next_offsets(self._batch)
+        offsets = next_offsets(self._batch, len(self.stage.reads))
         self._ending = self._ender.submit(self._producer.finish, offsets, group)
         self._ending.add_done_callback(lambda _: self._runner.wake())
 
@@ -409,17 +358,17 @@ class ExactlyOnce:
         self._commit()
         self._conclude()
 
-    def _finished(self) -> list[tuple[Task, list[Work]]]:
+    def _finished(self) -> Batch:
         prefixes = ((task, task.finished()) for task in self._tasks.values())
         return [(task, works) for task, works in prefixes if works]
 
-    def _to_confirm(self) -> list[tuple[Task, list[Work]]]:
+    def _to_confirm(self) -> Batch:
         """Batches of nothing, while it is uncertain whether this is a member: see :class:`Presence`."""
         if self._presence.certain:
             return []
         return [(task, []) for task in self._tasks.values() if task.queue]
 
-    def _done(self, batch: list[tuple[Task, list[Work]]]) -> None:
+    def _done(self, batch: Batch) -> None:
         for task, works in batch:
             for work in works:
                 task.done()
@@ -444,7 +393,7 @@ class ExactlyOnce:
         self._unknown = False
         return True
 
-    def _refuse(self, batch: list[tuple[Task, list[Work]]], refused: RecordRefused) -> None:
+    def _refuse(self, batch: Batch, refused: RecordRefused) -> None:
         for _, works in batch:
             for work in works:
                 if any(record is refused.record for record in work.outgoing or ()):
@@ -555,23 +504,3 @@ class ExactlyOnce:
             self._commit_all()
             self._check()
             self._runner.wait(_BUSY_WAIT)
-
-
-def _records(batch: list[tuple[Task, list[Work]]]) -> Iterator[Outgoing]:
-    for _, works in batch:
-        for work in works:
-            yield from work.kept
-            yield from work.outgoing or ()
-
-
-def _next_offsets(batch: list[tuple[Task, list[Work]]]) -> list[TopicPartition]:
-    """For each partition the offset after the last input of the batch; the same again for none."""
-    found = []
-    for task, works in batch:
-        last = {(w.cause.topic, w.cause.partition): w.cause.offset for w in works}
-        if not works:
-            first = task.queue[0].cause
-            last = {(first.topic, first.partition): first.offset - 1}
-        note = task.ledger_position(works)
-        found += [TopicPartition(t, p, offset + 1, note) for (t, p), offset in last.items()]
-    return found

@@ -164,6 +164,7 @@ class Processor:
             UsageError: the stage needs a model and there is none, or its prompt is missing.
         """
         self.stage, self.framing = stage, framing
+        self._source, self._function = stage.full_name, stage.function
         self.caller = caller if stage.uses_llm else None
         """Asks the model; None for a stage that asks none."""
         self.pace = caller.limits.group_pace() if caller is not None else None
@@ -236,9 +237,9 @@ class Processor:
         llm = self._llm(work) if self.stage.uses_llm else None
         try:
             if llm is None:
-                returned = await self.stage.function(*work.records)
+                returned = await self._function(*work.records)
             else:
-                returned = await self.stage.function(*work.records, llm)
+                returned = await self._function(*work.records, llm)
             work.outgoing = self._outputs(work, returned, llm)
         except (Stop, UsageError):
             raise
@@ -257,7 +258,7 @@ class Processor:
     # --- out ----------------------------------------------------------------------------------
 
     def _outputs(self, work: Work, returned: Any, llm: Llm | None) -> list[Outgoing]:
-        lineage = Lineage(self.stage.full_name, work.inputs)
+        lineage = Lineage(self._source, work.inputs)
         if returned is None:
             return [self._filtered_mark(work, lineage)]
         items = returned if isinstance(returned, (list, tuple)) else (returned,)
@@ -335,7 +336,7 @@ class Processor:
         if len(value) > self._dead_letters.max_bytes and not cut:
             return self._dead_letter(work, error, llm, cut=True)
         calls = llm.calls if llm is not None else ()
-        lineage = Lineage(self.stage.full_name, work.inputs or (work.cause,))
+        lineage = Lineage(self._source, work.inputs or (work.cause,))
         headers = lineage.headers(self._dead_letters.ce_type, 0, 1, calls)
         return Outgoing(self._dead_letters.name, work.cause.key, value, headers)
 

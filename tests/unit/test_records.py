@@ -298,6 +298,23 @@ def test_every_kind_of_field_survives_its_encoding() -> None:
     assert isinstance(decoded.marks["m"][0], Point)
 
 
+def test_a_record_that_checks_itself_does_so_when_it_is_read() -> None:
+    @record(namespace="test")
+    class Positive:
+        """A number that is positive."""
+
+        number: int
+
+        def __post_init__(self) -> None:
+            if self.number < 1:
+                raise ValueError("not positive")
+
+    binding = binding_of(Positive)
+    assert binding.from_avro({"number": 1}) == Positive(1)
+    with pytest.raises(ValueError, match="not positive"):
+        binding.from_avro({"number": 0})
+
+
 def test_an_optional_record_survives_its_encoding() -> None:
     @record
     class Holder:
