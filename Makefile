@@ -26,7 +26,7 @@ demo: $(STAMP) ## documents in, articles out, on a real Kafka and a real model
 test: $(STAMP) ## the tests, on an embedded Kafka; of many that are alike a selection
 	$(BIN)/pytest
 
-test-all: $(PEERS) ## every test that needs no Docker, the long ones too; about an hour
+test-all: $(PEERS) ## every test that needs no Docker, the long ones too
 	$(BIN)/pytest -m 'not containers'
 
 test-containers: $(STAMP) ## the tests that use Kafka on a Kafka container, and docker-compose.yml

@@ -3,8 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -29,8 +28,6 @@ from tests.support.config import configure, unique
 from tests.support.table import Row
 
 COUNT = 40
-AT_ONCE = 4
-"""Calls that are under way at once."""
 
 
 @record(namespace="transactions")
@@ -40,17 +37,6 @@ class Item:
 
 def _nothing() -> None:
     pass
-
-
-def _echo(request: Request) -> dict[str, str]:
-    return {"text": request.prompt.user}
-
-
-def _wait_until(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + 180
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.1)
 
 
 class Faulty:
@@ -123,31 +109,34 @@ class Case:
             return await llm(Item, text=item.text)
 
         create_topics(config, self.pipeline.topics)
-        self.model = ScriptedModel(_echo)
+        self.model = ScriptedModel(self._echo)
         self.thread = OwnThread()
-        self.write(map(str, range(COUNT)))
+        self._write()
 
-    def write(self, texts: Iterable[str]) -> None:
+    @staticmethod
+    def _echo(request: Request) -> dict[str, str]:
+        return {"text": request.prompt.user}
+
+    def _write(self) -> None:
         producer = TransactionalProducer(self.config, unique("writer"))
         producer.open()
         encode = codec_for(Item).encode
         producer.commit(
-            Outgoing(self.items.name, f"k{n % 3}".encode(), encode(Item(text)), [])
-            for n, text in enumerate(texts)
+            Outgoing(self.items.name, f"k{n % 3}".encode(), encode(Item(str(n))), [])
+            for n in range(COUNT)
         )
 
-    @contextmanager
-    def running(
+    def run(
         self,
         make: Callable[[dict[str, Any]], Any] = Producer,
-        make_consumer: Callable[[dict[str, Any]], Consumer] = Consumer,
-    ) -> Iterator[Callable[[], bool]]:
-        """Meanwhile the loop runs; gives whether it is idle, or has ended. Raises what stopped it."""
+        make_consumer: Callable[[dict[str, Any]], Any] = Consumer,
+    ) -> None:
+        """Runs the loop until it is idle; raises what stopped it."""
         (stage,) = self.pipeline.stages.values()
         producer = TransactionalProducer(self.config, unique("loop"), make)
-        processor = Processor(stage, Caller(self.model))
         loop = ExactlyOnce(
-            processor, producer, self.config, self.thread, AT_ONCE, make_consumer
+            Processor(stage, Caller(self.model)), producer, self.config, self.thread, 4,
+            make_consumer,
         )  # fmt: skip
         failure: list[PressroomError] = []
 
@@ -159,18 +148,17 @@ class Case:
 
         thread = threading.Thread(target=work)
         thread.start()
-        try:
-            yield lambda: loop.idle or not thread.is_alive()
-        finally:
-            loop.stop()
-            thread.join()
+        tick = threading.Event()
+        for _ in range(600):
+            tick.wait(0.1)
+            if loop.idle or not thread.is_alive():
+                break
+        ended = loop.idle or not thread.is_alive()
+        loop.stop()
+        thread.join()
+        assert ended, "it did nothing for a minute"
         if failure:
             raise failure[0]
-
-    def run(self, *makes: Callable[[dict[str, Any]], Any]) -> None:
-        """Runs the loop until it is idle; raises what stopped it."""
-        with self.running(*makes) as is_over:
-            _wait_until(is_over)
 
     def check(self) -> None:
         expected = {f"k{k}": [str(n) for n in range(COUNT) if n % 3 == k] for k in range(3)}
