@@ -49,6 +49,8 @@ class Apicurio:
         self._log = home / "apicurio.log"
         port, management = choose(2)
         self.url = f"http://{HOST}:{port}/apis/ccompat/v7"
+        # it answers before it has read its schemas again; here it says when it has
+        self._ready = f"http://{HOST}:{management}/health/ready"
         topic = unique("kafkasql")
         self._environment = os.environ | {
             "APICURIO_STORAGE_KIND": "kafkasql",
@@ -114,7 +116,7 @@ class Apicurio:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/subjects", timeout=5) as answer:
+            with urllib.request.urlopen(self._ready, timeout=5) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
