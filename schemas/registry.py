@@ -43,6 +43,9 @@ _STRICTER = ("BACKWARD_TRANSITIVE", "FULL", "FULL_TRANSITIVE")
 _TIMEOUT = 5.0
 _PAUSE, _LONGEST_PAUSE = 1.0, 10.0
 _UNKNOWN_FOR = 30.0
+# measured: Apicurio says "not found" for up to 10 s after it has begun to answer, until it has read
+# what it kept
+_REREADS_FOR = 60.0
 _MOST_UNKNOWN = 10_000
 _NOT_THERE = (40401, 40402, 40403)
 _WORDS = {
@@ -208,7 +211,7 @@ class WireFormat(Framing):
         self._unknown: dict[int, float] = {}
         self._fetching = threading.Lock()
         self._pause, self._not_before = _PAUSE, 0.0
-        self._reason = ""
+        self._reason, self._failed_at = "", -_REREADS_FOR
 
     # --- what this process writes ---------------------------------------------------------------
 
@@ -277,7 +280,8 @@ class WireFormat(Framing):
             try:
                 return step()
             except RetryLater as error:
-                if time.monotonic() + _PAUSE > until:
+                self._failed_at = time.monotonic()
+                if self._failed_at + _PAUSE > until:
                     raise
                 log.info("%s", error)
                 time.sleep(_PAUSE)
@@ -298,12 +302,9 @@ class WireFormat(Framing):
         if now < self._not_before:
             raise RetryLater(self._reason)
         try:
-            found = self._client.schema(number)
-            written = self._parsed(number, found)
-        except (
-            RetryLater,
-            UsageError,
-        ) as error:  # a wrong password is no fault of the record either
+            written = self._asked(number)
+        # a wrong password is no fault of the record either
+        except (RetryLater, UsageError) as error:
             self._rest(error)
             raise RetryLater(self._reason) from error
         if self._reason:
@@ -315,6 +316,19 @@ class WireFormat(Framing):
             self._unknown[number] = now + _UNKNOWN_FOR
             raise _unknown_schema(number)
         self._written[number] = written
+        return written
+
+    def _asked(self, number: int) -> Written | None:
+        try:
+            written = self._parsed(number, self._client.schema(number))
+        except (RetryLater, UsageError):
+            self._failed_at = time.monotonic()
+            raise
+        if written is None and time.monotonic() < self._failed_at + _REREADS_FOR:
+            raise RetryLater(
+                f"the schema registry at {self._client.url} was away, and does not know schema "
+                f"{number} yet"
+            )
         return written
 
     def _rest(self, error: Exception) -> None:
