@@ -6,11 +6,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from hashlib import blake2b
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
+import fastavro
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from fastavro import schemaless_reader, schemaless_writer
 
 Headers = Any
+
+SCHEMA = fastavro.schema.load_schema(
+    str(Path(__file__).parent.parent / "schemas" / "avro" / "document.avsc")
+)
+HEADER = 10
+"""Bytes of the single-object encoding before the record's own."""
 
 
 def clients(config: dict[str, Any], group: str) -> tuple[Consumer, Producer]:
@@ -67,9 +77,25 @@ def lineage(stage: bytes, message: Message) -> Headers:
     ]
 
 
+def as_it_is(message: Message) -> bytes | None:
+    """The value's bytes, which nobody looks at."""
+    return message.value()
+
+
+def decoded_and_encoded(message: Message) -> bytes:
+    """The same bytes, of a record that the program has had in its hands."""
+    value = message.value() or b""
+    record = schemaless_reader(BytesIO(value[HEADER:]), SCHEMA, None)
+    out = BytesIO()
+    out.write(value[:HEADER])
+    schemaless_writer(out, SCHEMA, record)
+    return out.getvalue()
+
+
 def pass_through(
     config: dict[str, Any], group: str, source: str, target: str, count: int,
     headers_of: Callable[[bytes, Message], Headers] = lineage,
+    value_of: Callable[[Message], bytes | None] = as_it_is,
 ) -> None:  # fmt: skip
     """Copies ``count`` records, with their lineage, committing whenever there is something."""
     consumer, producer = clients(config, group)
@@ -89,7 +115,7 @@ def pass_through(
             assert partition is not None
             assert offset is not None
             headers = headers_of(stage, message)
-            producer.produce(target, message.value(), message.key(), partition, headers=headers)
+            producer.produce(target, value_of(message), message.key(), partition, headers=headers)
             last[topic, partition] = offset
         _commit(consumer, producer, last)
         done += len(messages)
