@@ -2,7 +2,7 @@
 
 A process that was stopped, by a signal or with its whole machine, for longer than its session does not
 know yet that others have its partitions when it goes on. Would it ask the model, it would pay for what
-they have paid. So after a pause no request is made before a transaction has been committed: with the
+they have paid. So after a pause no request leaves before a transaction has been committed: with the
 offsets goes the group's generation, which the coordinator refuses when others have been given them.
 """
 

@@ -9,18 +9,11 @@ from streams import presence
 from streams.llm import Question
 from streams.model import Completion, last_moment
 from streams.presence import Presence
+from tests.support.virtual_time import Clock
 
 QUESTION = Question("1", "greet@1", "m")
 HELD = 0.05
 """Long enough for a call that is not held up to be made."""
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture

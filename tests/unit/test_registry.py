@@ -11,17 +11,10 @@ from schemas.errors import DecodeError, RetryLater
 from schemas.record import schema_of
 from schemas.records import Headline
 from schemas.registry import WireFormat
+from tests.support.virtual_time import Clock
 
 SCHEMA = Schema(json.dumps(schema_of(Headline)), "AVRO")
 VALUE = b"\x00\x00\x00\x00\x07abc"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture
