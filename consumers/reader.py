@@ -27,9 +27,9 @@ DEFAULTS: dict[str, Any] = {
     "isolation.level": "read_committed",
     "auto.offset.reset": "earliest",
     "enable.partition.eof": True,
-    # the alternative forgets every broker it knew as soon as the last is away; measured: a group
-    # whose only broker was killed stood still for ten minutes after it was back
-    "metadata.recovery.strategy": "none",
+    # the only broker of a cluster names none for a moment when it was just started again; a client
+    # that believes it ("none") has nobody left to ask, and stands still for good
+    "metadata.recovery.strategy": "rebootstrap",
     # a broker that hangs is given up after so long, rather than after a minute: others lead its
     # partitions by then
     "socket.timeout.ms": 10_000,

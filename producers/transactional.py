@@ -55,7 +55,7 @@ DEFAULTS: dict[str, Any] = {
     # librdkafka's default, 100 ms, is waited in every back-to-back transaction
     "retry.backoff.ms": 1,
     # the alternative forgets every broker it knew as soon as the last is away, and that it waited for
-    # one of them as coordinator (librdkafka's issue 5511)
+    # one of them as coordinator (librdkafka's issue 5511); one that stands still is replaced
     "metadata.recovery.strategy": "none",
     "linger.ms": 1,
     "compression.type": "lz4",

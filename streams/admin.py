@@ -64,6 +64,8 @@ def create_topics(
                     f"Kafka refuses CREATE on topic {name}: let someone run `pressroom topics create` "
                     "who may"
                 ) from failure
+            if error.code() == KafkaError._TRANSPORT:
+                raise RetryLater(f"Kafka does not answer: {error.str()}") from failure
             if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise Stop(f"can't create topic {name}: {error.str()}") from failure
     return created

@@ -10,18 +10,21 @@ import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from schemas.errors import RetryLater, UsageError
 
+T = TypeVar("T")
+
 PATIENCE = 30.0
 """Seconds after which a Kafka that does not answer is given up; a login that it refuses, sooner."""
 
 _FIRST_STEP = 1.0
+_PAUSE = 0.2
 _DIAGNOSIS = 2.0
 _CERTAIN = 2
 _FAIL = re.compile(r"FAIL .*?: (?:\w+://)?(\S+?)/\w+: (.*)")
@@ -31,6 +34,22 @@ _LOGIN = re.compile(r"SASL authentication error|mechanism handshake failed")
 _UNTRUSTED = re.compile(r"certificate verify failed")
 _NO_TLS = re.compile(r"PLAINTEXT broker listener|wrong version number")
 _CLOSED = re.compile(r"Disconnected: connection closed by peer")
+
+
+def patiently(step: Callable[[], T]) -> T:
+    """What a step gives, tried again while no broker answers: any connection may break.
+
+    Raises:
+        RetryLater: none has answered for :data:`PATIENCE`.
+    """
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return step()
+        except RetryLater:
+            if time.monotonic() > until:
+                raise
+            time.sleep(_PAUSE)
 
 
 def check_connection(config: Mapping[str, Any]) -> None:

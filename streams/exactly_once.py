@@ -344,8 +344,10 @@ class ExactlyOnce:
             case RecordRefused():
                 self._refuse(batch, error)
             case OutcomeUnknown():
+                self._presence.doubt()
                 self._unknown = True
             case TransactionAborted() | RetryLater():
+                self._presence.doubt()
                 self._aborts += 1
                 self._not_before = time.monotonic() + min(_ABORT_PAUSE, 0.02 * 2**self._aborts)
                 log.warning("%s: not committed, trying again: %s", self.stage.name, error)

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Container, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, cast
@@ -28,9 +29,10 @@ from schemas.codec import SINGLE_OBJECT, Framing
 from schemas.errors import RecordRejected, Refused, RetryLater, Stop
 from schemas.message import Lineage, Position, Received
 from schemas.records import LedgerEntry
+from streams.calls import Begin
 from streams.completions import Completions
 from streams.llm import Ask, Question
-from streams.model import Completion
+from streams.model import Completion, Withheld, last_moment
 from streams.prices import Prices
 from streams.stage import OnUnknown, Stage
 
@@ -105,16 +107,25 @@ class Book:
         Raises:
             RecordRejected: the answer of an earlier call is unknown, and must not be paid again.
         """
+        async with self._alone(question):
+            known = self._known(question)
+            try:
+                if known is None:
+                    return await self._ask(page, question, ask)
+            except _Known as late:
+                known = late.entry
+            if known.inputs == page.inputs:
+                return _completion_of(known, reused=known.kind == "reuse")
+            return await self._reuse(page, known)
+
+    def _alone(self, question: Question) -> AbstractAsyncContextManager[None]:
+        return nullcontext() if self._earlier is None else self._earlier.alone(question.call_id)
+
+    def _known(self, question: Question) -> LedgerEntry | None:
         found = self._results.get(question.call_id)
-        if found is not None:
-            return _completion_of(found, reused=found.kind == "reuse")
-        if self._earlier is None:
-            return await self._ask(page, question, ask)
-        async with self._earlier.alone(question.call_id):
-            earlier = self._earlier.find(question.call_id)
-            if earlier is not None:
-                return await self._reuse(page, earlier)
-            return await self._ask(page, question, ask)
+        if found is None and self._earlier is not None:
+            found = self._earlier.find(question.call_id)
+        return found
 
     async def _ask(self, page: "Page", question: Question, ask: Ask) -> Completion:
         self._check_unknown(question)
@@ -122,21 +133,30 @@ class Book:
 
         async def begin() -> None:
             nonlocal began
-            if not began:  # further tries belong to the same call
-                await self._put(page, self._entry("intent", page, question, question.model))
-                await self._look_back(question)
-                began = time.monotonic()
+            # before each further try, too: others may have asked meanwhile
+            await self._put(page, self._entry("intent", page, question, question.model))
+            await self._look_back(question)
+            began = began or time.monotonic()
 
-        try:
-            completion = await ask(begin)
-        except _Known as known:
-            return _completion_of(known.entry, reused=known.entry.kind == "reuse")
+        completion = await self._asked(question, ask, begin)
         entry = self._entry("result", page, question, completion.model)
         entry = _with_result(entry, completion, self._prices, time.monotonic() - began)
         await self._put(page, entry)
         if self._earlier is not None:
             self._earlier.add(entry)
         return completion
+
+    async def _asked(self, question: Question, ask: Ask, begin: Begin) -> Completion:
+        def check() -> None:
+            if self._known(question) is not None:
+                raise Withheld
+
+        with last_moment(check):
+            while True:
+                try:
+                    return await ask(begin)
+                except Withheld:  # begun anew, it sees what others have written by now
+                    continue
 
     def _check_unknown(self, question: Question) -> None:
         if question.call_id in self._unknown and self._on_unknown == "park":
@@ -155,7 +175,7 @@ class Book:
                 while self._written_by_others:
                     self._take_in(await self._late(*self._written_by_others[0]))
                     self._written_by_others.popleft()
-        found = self._results.get(question.call_id)
+        found = self._known(question)
         if found is not None:
             raise _Known(found)
         self._check_unknown(question)
@@ -291,6 +311,8 @@ class Ledger:
         del settings["transaction.timeout.ms"]
         # an entry waits for a broker that is away as long as it takes; its call waits with it
         settings |= {"enable.idempotence": True, "message.timeout.ms": 0}
+        # it is never replaced, and needs no coordinator: it must find brokers it has forgotten
+        settings |= {"metadata.recovery.strategy": "rebootstrap"}
         self._producer = Producer(settings)
         self._closing = threading.Event()
         self._reports = threading.Thread(target=self._serve_reports, name="ledger", daemon=True)

@@ -7,7 +7,8 @@ what they concern: this request (dead letter), the moment (try again), or the co
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 JsonSchema = dict[str, Any]
-
-last_moment: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar(
-    "last_moment", default=None
-)
-"""What a task's requests wait for when they are ready to leave: connected, their headers sent."""
 
 _LONGEST_WAIT = 300.0
 _LATER = 1.0
@@ -74,6 +70,7 @@ class Model(Protocol):
             RetryLater: it is broken or away in another way.
             RecordRejected: the endpoint refuses this very request.
             Stop: the endpoint refuses every request (key, model name, address).
+            Withheld: see :func:`last_moment`.
         """
         ...
 
@@ -97,6 +94,37 @@ class Unreachable(RetryLater):
 
 class MaybePaid(RetryLater):
     """The request may have reached the endpoint, and an answer may have been paid for."""
+
+
+class Withheld(Exception):
+    """The request must not leave, and did not."""
+
+
+_checks: ContextVar[tuple[Callable[[], None], ...]] = ContextVar("checks", default=())
+
+
+@contextmanager
+def last_moment(check: Callable[[], None]) -> Iterator[None]:
+    """Within, calls this when a request is ready to leave: connected, its headers sent.
+
+    Args:
+        check: raises :class:`Withheld` if it must not.
+    """
+    token = _checks.set((*_checks.get(), check))
+    try:
+        yield
+    finally:
+        _checks.reset(token)
+
+
+def check_the_last_moment() -> None:
+    """What a model calls just before a request leaves.
+
+    Raises:
+        Withheld: it must not.
+    """
+    for check in _checks.get():
+        check()
 
 
 class OpenAIModel:
@@ -132,6 +160,8 @@ class OpenAIModel:
             raise MaybePaid(f"no whole answer within {self._timeout:g} s") from error
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
+            if isinstance(cause, Withheld):
+                raise cause from None
             if _unsent(error):
                 raise Unreachable(redact(f"no connection to {self._base_url}: {cause}")) from error
             raise MaybePaid(
@@ -210,9 +240,8 @@ async def _trace(request: Any) -> None:
 
 async def _traced(event: str, _: object) -> None:
     # an endpoint does nothing before it has the body, which follows the headers after a while
-    wait = last_moment.get()
-    if wait is not None and event.endswith("send_request_body.started"):
-        await wait()
+    if event.endswith("send_request_body.started"):
+        check_the_last_moment()
 
 
 def _unsent(error: Exception) -> bool:

@@ -1,17 +1,19 @@
-"""Whether a worker that was away still is a member of its group.
+"""Whether a worker still is a member of its group.
 
 A process that was stopped, by a signal or with its whole machine, for longer than its session does not
-know yet that others have its partitions when it goes on. Would it ask the model, it would pay for what
-they have paid. So after a pause no request leaves before a transaction has been committed: with the
-offsets goes the group's generation, which the coordinator refuses when others have been given them.
+know yet that others have its partitions when it goes on; nor does one whose heartbeats were lost. Would
+it ask the model, it would pay for what they have paid. So after a pause, and after a transaction that
+failed, no request leaves before one has been committed: with the offsets goes the group's generation,
+which the coordinator refuses when others have been given them.
 """
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from streams.calls import Begin
 from streams.llm import Ask, Keep, Question
-from streams.model import Completion, last_moment
+from streams.model import Completion, Withheld, last_moment
 
 _ABSENCE = 3.0
 """Seconds without a beat after which a worker is uncertain; a session lasts longer."""
@@ -24,11 +26,12 @@ class Presence:
     def __init__(self) -> None:
         self._beat = time.monotonic()
         self._absences = self._confirmed = 0
+        self._doubted = False
 
     @property
     def certain(self) -> bool:
         """Whether nobody else can have its partitions by now."""
-        return self._absences == self._confirmed and not self._is_away()
+        return self._was_here() and not self._doubted
 
     @property
     def absences(self) -> int:
@@ -41,9 +44,14 @@ class Presence:
             self._absences += 1
         self._beat = time.monotonic()
 
+    def doubt(self) -> None:
+        """A transaction failed, maybe because others have the partitions."""
+        self._doubted = True
+
     def confirmed(self, absences: int) -> None:
         """A transaction was committed that was begun after so many absences."""
         self._confirmed = max(self._confirmed, absences)
+        self._doubted = False
 
     def keeping(self, keep: Keep) -> Keep:
         """The same, except that no request leaves and no answer is kept while it is uncertain."""
@@ -51,23 +59,37 @@ class Presence:
         async def keep_when_certain(question: Question, ask: Ask) -> Completion:
             async def ask_when_certain(begin: Begin) -> Completion:
                 async def begin_when_certain() -> None:
-                    await self._certainty()
+                    await _until(lambda: self.certain)
+                    began = time.monotonic()
                     await begin()
+                    if (
+                        time.monotonic() - began > _ABSENCE
+                    ):  # cut off from Kafka, as heartbeats may be
+                        self.doubt()
+                    self._check()
 
-                # the pause may also come while the intent is written, or the request made
-                last_moment.set(self._certainty)
-                completion = await ask(begin_when_certain)
+                # doubt may also come while the request is made
+                with last_moment(self._check):
+                    completion = await ask(begin_when_certain)
                 # others may have asked the same; a result that comes in late would pass for paid twice
-                await self._certainty()
+                await _until(self._was_here)
                 return completion
 
             return await keep(question, ask_when_certain)
 
         return keep_when_certain
 
-    async def _certainty(self) -> None:
-        while not self.certain:
-            await asyncio.sleep(_BUSY_WAIT)
+    def _check(self) -> None:
+        if not self.certain:
+            raise Withheld
+
+    def _was_here(self) -> bool:
+        return self._absences == self._confirmed and not self._is_away()
 
     def _is_away(self) -> bool:
         return time.monotonic() - self._beat > _ABSENCE
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    while not holds():
+        await asyncio.sleep(_BUSY_WAIT)

@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from producers.transactional import TransactionalProducer
@@ -13,6 +14,7 @@ from schemas.errors import PressroomError, Refused, Stop
 from streams.admin import check_topics
 from streams.calls import Caller
 from streams.completions import Completions
+from streams.connection import patiently
 from streams.exactly_once import ExactlyOnce
 from streams.instance import Instances
 from streams.processing import Processor
@@ -63,8 +65,9 @@ class Worker:
         # before the first record: from here on the registry may be away
         framing.prepare([topic for stage in stages for topic in stage.topics])
         for stage in stages:
-            check_rights(config, rights_of_stage(stage))
-            processor = Processor(stage, caller, check_topics(config, stage), framing)
+            patiently(partial(check_rights, config, rights_of_stage(stage)))
+            partitions = patiently(partial(check_topics, config, stage))
+            processor = Processor(stage, caller, partitions, framing)
             producer = TransactionalProducer(config, instances.transactional_id(stage))
             self.loops.append(
                 ExactlyOnce(processor, producer, config, self._thread, concurrency, earlier=earlier)
@@ -79,7 +82,7 @@ class Worker:
             RetryLater: no broker answers.
         """
         if self._earlier is not None:
-            self._earlier.open()
+            patiently(self._earlier.open)
         # records come and go by the thousand and hold no cycles: looking through all of them for
         # garbage every 700 objects took a third of a worker's time
         gc.set_threshold(200_000, 50, 1000)

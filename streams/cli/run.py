@@ -3,6 +3,7 @@
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -208,12 +209,13 @@ def worker(
     """
     from streams.admin import create_topics
     from streams.calls import Limits
+    from streams.connection import patiently
 
     chosen, current = pipeline(), settings(reuse=reuse)
     config = current.client_config()
     limits = Limits(rpm, tpm, group_rpm, group_tpm, budget_usd, budget_tokens)
     stages = list(chosen.stages.values()) if names == ["all"] else chosen.select(names)
-    create_topics(config, chosen.topics, current.replication)
+    patiently(partial(create_topics, config, chosen.topics, current.replication))
     running = start_worker(current, config, stages, limits, concurrency)
     _stop_on_signals(running.stop)
     try:

@@ -147,3 +147,17 @@ def test_connections_break_at_random(bench: Bench, proxy: Proxy) -> None:
         bench.struck(0)
         pause.wait(0.3)
     bench.finish(workers)
+
+
+@pytest.mark.long
+def test_a_worker_starts_while_connections_break(bench: Bench, proxy: Proxy) -> None:
+    bench.write(20)
+    worker = bench.workers.start("all")
+    pause = threading.Event()
+    while not bench.committed_outputs("answers"):
+        assert worker.poll() is None, bench.workers.log()
+        for _ in range(10):
+            proxy.reset_some(0.3)
+            pause.wait(0.2)
+        pause.wait(1)
+    bench.finish([worker])

@@ -214,6 +214,23 @@ def test_an_abort_keeps_the_finished_work_and_goes_on_from_the_committed_offsets
     assert len(case.model.requests) == COUNT  # nothing was asked again
 
 
+def test_while_nothing_can_be_committed_nothing_is_asked(case: Case) -> None:
+    # others may have the partitions, which the coordinator alone knows
+    asked: list[int] = []
+
+    class Failing(Producer):
+        def commit_transaction(self, *timeout: float) -> None:
+            if len(asked) < 4:
+                asked.append(len(case.model.requests))
+                raise KafkaException(_abortable())
+            super().commit_transaction(*timeout)
+
+    case.run(Failing)
+    case.check()
+    assert asked[1] == asked[2] == asked[3] < COUNT
+    assert len(case.model.requests) == COUNT
+
+
 @pytest.mark.parametrize("after", [False, True], ids=["not committed", "committed, reply lost"])
 def test_an_unknown_outcome_is_found_out(case: Case, after: bool) -> None:
     case.run(_once("commit_transaction", 2, _timeout(), after=after))

@@ -77,8 +77,7 @@ def _consumer(servers: str, isolation: str, group: str = "oracle") -> Consumer:
             "auto.offset.reset": "earliest",
             "enable.partition.eof": True,
             "fetch.wait.max.ms": 50,
-            # brokers that were killed are asked again where they were
-            "metadata.recovery.strategy": "none",
+            "socket.timeout.ms": 10_000,  # of a broker that hangs
         }
     )
 

@@ -1,6 +1,8 @@
 """The ledger's books: what is asked, what is answered from what is kept, where the next owner begins."""
 
 import asyncio
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any, cast
 
 import pytest
 
@@ -11,7 +13,7 @@ from streams import ledger
 from streams.calls import Begin
 from streams.ledger import Book, Page, from_metadata, position, to_metadata
 from streams.llm import Question
-from streams.model import Completion
+from streams.model import Completion, Withheld, check_the_last_moment
 from streams.prices import Prices
 from streams.stage import OnUnknown
 
@@ -35,10 +37,15 @@ class Paper:
         self.at += 1
         return self.at - 1
 
-    def book(self, *entries: LedgerEntry, on_unknown: OnUnknown = "retry") -> Book:
+    def book(
+        self,
+        *entries: LedgerEntry,
+        on_unknown: OnUnknown = "retry",
+        earlier: "Earlier | None" = None,
+    ) -> Book:
         prices = Prices({"small": (1.0, 10.0)})
         kept = dict(enumerate(entries, self.at - len(entries)))
-        return Book(3, self.write, kept, self.at, prices, on_unknown, None, self.read)
+        return Book(3, self.write, kept, self.at, prices, on_unknown, cast(Any, earlier), self.read)
 
     def read(self, since: int, until: int) -> dict[int, LedgerEntry]:
         self.reads.append((since, until))
@@ -50,6 +57,22 @@ class Paper:
         """What a predecessor appended, and what only now can be read."""
         self.late = dict(enumerate(late, self.at))
         self.at += len(late)
+
+
+class Earlier:
+    """The copy of the ledgers that a worker follows."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, LedgerEntry] = {}
+
+    def find(self, call_id: str) -> LedgerEntry | None:
+        return self.entries.get(call_id)
+
+    def add(self, entry: LedgerEntry) -> None:
+        self.entries[entry.call_id] = entry
+
+    def alone(self, _: str) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
 
 def page(offset: int = 7) -> Page:
@@ -151,6 +174,56 @@ def test_a_result_that_its_worker_writes_after_it_has_lost_the_partition_is_foun
     paper.hold(entry("intent"), entry("result", "kept"))
     assert complete(book, page()) == (Completion("kept", "small", 5, 6), 0)
     assert paper.reads == [(2, 4)]
+
+
+def test_before_a_further_try_it_looks_back_again() -> None:
+    paper = Paper()
+
+    async def tries_again(begin: Begin) -> Completion:
+        await begin()
+        paper.hold(entry("intent"), entry("result", "kept"))
+        await begin()
+        raise AssertionError("asked")
+
+    answer = asyncio.run(paper.book().complete(page(), QUESTION, tries_again))
+    assert answer == Completion("kept", "small", 5, 6)
+    assert [e.kind for e in paper.entries] == ["intent", "intent"]
+
+
+def test_what_was_withheld_is_begun_anew() -> None:
+    paper, tries = Paper(), 0
+
+    async def withheld_once(begin: Begin) -> Completion:
+        nonlocal tries
+        tries += 1
+        await begin()
+        if tries == 1:
+            paper.hold(entry("result", "kept"))
+            raise Withheld
+        raise AssertionError("asked")
+
+    answer = asyncio.run(paper.book().complete(page(), QUESTION, withheld_once))
+    assert (answer.text, tries) == ("kept", 2)
+
+
+def test_a_request_is_withheld_when_its_answer_came_in_meanwhile() -> None:
+    earlier = Earlier()
+    asked = []
+
+    async def ready(begin: Begin) -> Completion:
+        await begin()
+        earlier.entries[QUESTION.call_id] = entry("result", "kept")
+        check_the_last_moment()
+        asked.append(1)
+        return Completion("text", "small", 1000, 100)
+
+    paper = Paper()
+    answer = asyncio.run(paper.book(earlier=earlier).complete(page(), QUESTION, ready))
+    assert (answer, asked) == (Completion("kept", "small", 5, 6), [])
+    paper = Paper()
+    answer = asyncio.run(paper.book(earlier=earlier).complete(page(8), QUESTION, ready))
+    assert answer == Completion("kept", "small", 0, 0, reused=True)
+    assert [(e.kind, e.inputs) for e in paper.entries] == [("reuse", "in:3:8")]
 
 
 def test_calls_wait_for_what_one_of_them_reads() -> None:

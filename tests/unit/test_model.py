@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from schemas.errors import RecordRejected, RetryLater, Stop
-from streams.model import Completion, OpenAIModel, Overloaded, Request, last_moment
+from streams.model import Completion, OpenAIModel, Overloaded, Request, Withheld, last_moment
 from streams.prompts import Rendered
 
 REQUEST = Request(
@@ -147,24 +147,20 @@ def test_one_client_serves_many_requests(fake: Fake) -> None:
     assert len(fake.asked) == 10
 
 
-def test_a_request_that_is_ready_waits_for_its_last_moment(fake: Fake) -> None:
-    async def released_late() -> list[int]:
-        ready, release = asyncio.Event(), asyncio.Event()
+def test_a_request_may_be_withheld_when_it_is_ready(fake: Fake) -> None:
+    def withhold() -> None:
+        raise Withheld
 
-        async def wait() -> None:
-            ready.set()
-            await release.wait()
-
-        last_moment.set(wait)
-        call = asyncio.ensure_future(OpenAIModel(fake.url, "secret", "small").complete(REQUEST))
-        await asyncio.wait_for(ready.wait(), 10)
-        await asyncio.sleep(0.05)
+    async def first_withheld_then_not() -> list[int]:
+        model = OpenAIModel(fake.url, "secret", "small")
+        with last_moment(withhold), pytest.raises(Withheld):
+            await model.complete(REQUEST)
         before = len(fake.asked)
-        release.set()
-        await call
+        with last_moment(lambda: None):
+            await model.complete(REQUEST)
         return [before, len(fake.asked)]
 
-    assert asyncio.run(released_late()) == [0, 1]
+    assert asyncio.run(first_withheld_then_not()) == [0, 1]
 
 
 def test_missing_usage_and_model_are_made_good(fake: Fake) -> None:
