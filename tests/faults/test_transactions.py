@@ -1,5 +1,6 @@
 """Transactions that go wrong: a real producer, made to fail at a chosen step."""
 
+import asyncio
 import random
 import threading
 import time
@@ -20,7 +21,7 @@ from streams import Llm, Pipeline, ScriptedModel, record
 from streams.admin import create_topics
 from streams.calls import Caller
 from streams.exactly_once import ExactlyOnce
-from streams.model import Request
+from streams.model import Completion, Request
 from streams.processing import Processor
 from streams.runner import OwnThread
 from tests.support import oracle
@@ -28,6 +29,7 @@ from tests.support.config import configure, unique
 from tests.support.table import Row
 
 COUNT = 40
+PARTITIONS = 4
 
 
 @record(namespace="transactions")
@@ -94,6 +96,43 @@ class Closing:
         raise KafkaException(KafkaError(KafkaError._DESTROY))
 
 
+class Elsewhere(Producer):
+    """A producer whose first transaction ends all inputs, as if others had, and does not hear of it."""
+
+    def __init__(self, config: dict[str, Any], all_taken_in: Callable[[], bool]) -> None:
+        super().__init__(config)
+        self._all_taken_in, self._first = all_taken_in, True
+
+    def send_offsets_to_transaction(self, positions: list[TopicPartition], *others: Any) -> None:
+        if self._first:
+            while not self._all_taken_in():
+                time.sleep(0.01)
+            topic = positions[0].topic
+            positions = [TopicPartition(topic, p, COUNT) for p in range(PARTITIONS)]
+        super().send_offsets_to_transaction(positions, *others)
+
+    def commit_transaction(self, *timeout: float) -> None:
+        super().commit_transaction(*timeout)
+        if self._first:
+            self._first = False
+            raise KafkaException(_timeout())
+
+
+class OneAnswer(ScriptedModel):
+    """A model that answers once; the other calls never end by themselves."""
+
+    cancelled = 0
+
+    async def complete(self, request: Request) -> Completion:
+        answer = await super().complete(request)
+        if len(self.requests) > 1:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.cancelled += 1
+        return answer
+
+
 class Case:
     """A stage with a model, its loop, and what should come out."""
 
@@ -130,14 +169,16 @@ class Case:
         self,
         make: Callable[[dict[str, Any]], Any] = Producer,
         make_consumer: Callable[[dict[str, Any]], Any] = Consumer,
+        concurrency: int = 4,
+        until: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Runs the loop until it is idle; raises what stopped it."""
+        """Runs the loop until it is idle, and until something holds; raises what stopped it."""
         (stage,) = self.pipeline.stages.values()
         producer = TransactionalProducer(self.config, unique("loop"), make)
-        loop = ExactlyOnce(
-            Processor(stage, Caller(self.model)), producer, self.config, self.thread, 4,
-            make_consumer,
-        )  # fmt: skip
+        processor = Processor(stage, Caller(self.model))
+        loop = self.loop = ExactlyOnce(
+            processor, producer, self.config, self.thread, concurrency, make_consumer
+        )
         failure: list[PressroomError] = []
 
         def work() -> None:
@@ -151,9 +192,8 @@ class Case:
         tick = threading.Event()
         for _ in range(600):
             tick.wait(0.1)
-            if loop.idle or not thread.is_alive():
+            if ended := (loop.idle and until()) or not thread.is_alive():
                 break
-        ended = loop.idle or not thread.is_alive()
         loop.stop()
         thread.join()
         assert ended, "it did nothing for a minute"
@@ -236,6 +276,19 @@ def test_an_unknown_outcome_is_found_out(case: Case, after: bool) -> None:
     case.run(_once("commit_transaction", 2, _timeout(), after=after))
     case.check()
     assert len(case.model.requests) == COUNT
+
+
+def test_calls_whose_inputs_turn_out_to_be_committed_are_dropped(case: Case) -> None:
+    model = case.model = OneAnswer(case._echo)
+    made: list[Producer] = []
+
+    def make(config: dict[str, Any]) -> Producer:
+        all_in = lambda: case.loop.in_work == COUNT  # noqa: E731
+        made.append(Producer(config) if made else Elsewhere(config, all_in))
+        return made[-1]
+
+    case.run(make, concurrency=8, until=lambda: model.cancelled == 8)
+    assert len(model.requests) == 9, "of those that waited none was begun"
 
 
 def test_an_abort_that_times_out_is_found_out(case: Case) -> None:
