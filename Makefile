@@ -39,7 +39,7 @@ certificates: ## make the certificates and passwords that docker-compose.tls.yml
 	@bash tls/certificates.sh
 
 faults: $(STAMP) ## all fault tests, the long ones too, and a table of what they found
-	$(BIN)/pytest tests/faults -m 'long or not long' --fault-table=build/faults.md
+	$(BIN)/pytest tests/faults -m 'long or not long' --numprocesses=2 --fault-table=build/faults.md
 
 security: $(STAMP) ## all tests of TLS, rights, secrets and encryption, the long ones too
 	$(BIN)/pytest tests/security -m 'long or not long'
