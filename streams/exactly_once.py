@@ -21,7 +21,7 @@ finishes later belongs to a task nobody looks at.
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -406,8 +406,9 @@ class ExactlyOnce:
 
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         try:
-            for number in {tp.partition for tp in partitions} - self._tasks.keys():
-                self._patiently(partial(self._take, number))
+            numbers = {tp.partition for tp in partitions} - self._tasks.keys()
+            if numbers:
+                self._patiently(partial(self._take, numbers))
             self._own(self._partitions | {(tp.topic, tp.partition) for tp in partitions})
             # the client keeps what it paused paused, even what was away in between
             self._assigned, self._paused = True, None
@@ -419,20 +420,25 @@ class ExactlyOnce:
         if self._processor.pace is not None:
             self._processor.pace.share = len(partitions) / self._processor.partitions
 
-    def _take(self, number: int) -> None:
-        self._tasks[number] = Task(self._restored(number), self._opened(number))
+    def _take(self, numbers: Collection[int]) -> None:
+        """Makes tasks; of all at once, since each question to Kafka takes its time."""
+        states, books = self._restored(numbers), self._opened(numbers)
+        self._tasks |= {n: Task(states.get(n), books.get(n)) for n in numbers}
 
-    def _opened(self, number: int) -> Book | None:
-        """The book of the ledger, read from the position that was committed with the offsets."""
+    def _opened(self, numbers: Collection[int]) -> dict[int, Book]:
+        """The books of the ledger, read from the positions that were committed with the offsets."""
         if self._ledger is None:
-            return None
-        partitions = [TopicPartition(t.name, number) for t in self.stage.reads]
+            return {}
+        partitions = [TopicPartition(t.name, n) for t in self.stage.reads for n in numbers]
         try:
             found = self._consumer.committed(partitions, _SETTLE_TIMEOUT)
         except KafkaException as failure:
             raise RetryLater(f"can't read offsets: {failure.args[0].str()}") from failure
-        committed = {tp.topic: tp.offset for tp in found}
-        return self._ledger.open(number, from_metadata(tp.metadata for tp in found), committed)
+        of = {n: [tp for tp in found if tp.partition == n] for n in numbers}
+        return self._ledger.open(
+            {n: from_metadata(tp.metadata for tp in tps) for n, tps in of.items()},
+            {n: {tp.topic: tp.offset for tp in tps} for n, tps in of.items()},
+        )
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         try:
@@ -472,17 +478,18 @@ class ExactlyOnce:
                 self._waiting_bytes -= sum(received.size for received in task.held)
                 self._runner.drop(task.queue)
 
-    def _restored(self, number: int) -> JoinState | None:
-        """The state of a join, read from its changelog once the predecessor's writes have settled."""
+    def _restored(self, numbers: Collection[int]) -> dict[int, JoinState]:
+        """The states of a join, read from its changelog once the predecessor's writes have settled."""
         if self.stage.state is None:
-            return None
-        latest: dict[bytes | None, bytes | None] = {}
-        with Reader(self._config, [(self.stage.state.name, number)]) as changelog:
+            return {}
+        latest: dict[int, dict[bytes | None, bytes | None]] = {n: {} for n in numbers}
+        with Reader(self._config, [(self.stage.state.name, n) for n in numbers]) as changelog:
             for received in changelog.settled():
-                latest[received.key] = received.value
-        state = self._processor.new_state()
-        state.restore(value for value in latest.values() if value is not None)
-        return state
+                latest[received.partition][received.key] = received.value
+        states = {n: self._processor.new_state() for n in numbers}
+        for number, values in latest.items():
+            states[number].restore(value for value in values.values() if value is not None)
+        return states
 
     # --- leaving ------------------------------------------------------------------------------
 

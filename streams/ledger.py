@@ -318,42 +318,60 @@ class Ledger:
         self._reports = threading.Thread(target=self._serve_reports, name="ledger", daemon=True)
         self._reports.start()
 
-    def open(self, partition: int, since: int, committed: Mapping[str, int]) -> Book:
-        """The book of a partition, with what was in flight.
+    def open(
+        self, since: Mapping[int, int], committed: Mapping[int, Mapping[str, int]]
+    ) -> dict[int, Book]:
+        """The books of some partitions, with what was in flight.
 
         Args:
-            partition: its number.
-            since: where to begin to read.
-            committed: for each topic the offset that is committed.
+            since: for each partition where to begin to read.
+            committed: for each partition, and each topic, the offset that is committed.
 
         Raises:
             RetryLater: no broker answers, or the registry that knows an entry's schema.
             Stop: the ledger ends before the position that was committed: its tail was lost.
         """
         began = time.monotonic()
-        at = (self._topic.name, partition)
-        end = end_offsets(self._config, [at])[at]
-        if end < since:
-            raise Stop(
-                f"{self._topic.name}:{partition} ends at {end}, but was written up to {since}: "
-                "its tail was lost, and with it what has been paid for; restore it, or delete "
-                f"the group's offsets ({self._stage.group}) to read and pay from the beginning"
-            )
-        entries = self._entries(at, since, end) if since < end else {}
+        name = self._topic.name
+        found = end_offsets(self._config, [(name, n) for n in since])
+        ends = {n: found[name, n] for n in since}
+        for n, end in ends.items():
+            if end < since[n]:
+                raise Stop(
+                    f"{name}:{n} ends at {end}, but was written up to {since[n]}: its tail was lost, "
+                    "and with it what has been paid for; restore it, or delete the group's offsets "
+                    f"({self._stage.group}) to read and pay from the beginning"
+                )
+        entries = self._entries({n: (since[n], end) for n, end in ends.items() if since[n] < end})
         log.info(
-            "%s: read %d entries of %s:%d from %d in %.2f s",
-            self._stage.name, len(entries), *at, since, time.monotonic() - began,
+            "%s: read %d entries of %d partitions of %s in %.2f s",
+            self._stage.name, sum(map(len, entries.values())), len(since), name,
+            time.monotonic() - began,
         )  # fmt: skip
-        return Book(
-            partition, self._write, entries, end,
-            self._prices, self._stage.on_unknown, self._earlier,
-            partial(self._entries, at), committed,
-        )  # fmt: skip
+        return {
+            n: Book(
+                n, self._write, entries.get(n, {}), ends[n],
+                self._prices, self._stage.on_unknown, self._earlier,
+                partial(self._late, n), committed.get(n, {}),
+            )
+            for n in since
+        }  # fmt: skip
 
-    def _entries(self, at: tuple[str, int], since: int, until: int) -> dict[int, LedgerEntry]:
-        with Reader(self._config, [at], {at: since}) as reader:
-            found = [r for r in reader.settled() if r.value is not None and r.offset < until]
-            return {r.offset: self._codec.decode(r.value) for r in found}
+    def _late(self, partition: int, since: int, until: int) -> Mapping[int, LedgerEntry]:
+        return self._entries({partition: (since, until)}).get(partition, {})
+
+    def _entries(self, spans: Mapping[int, tuple[int, int]]) -> dict[int, dict[int, LedgerEntry]]:
+        """For each partition what stands between two offsets."""
+        if not spans:
+            return {}
+        name = self._topic.name
+        start = {(name, n): since for n, (since, _) in spans.items()}
+        entries: dict[int, dict[int, LedgerEntry]] = {n: {} for n in spans}
+        with Reader(self._config, list(start), start) as reader:
+            for r in reader.settled():
+                if r.value is not None and r.offset < spans[r.partition][1]:
+                    entries[r.partition][r.offset] = self._codec.decode(r.value)
+        return entries
 
     def close(self) -> None:
         """Waits a moment for what is being written."""
