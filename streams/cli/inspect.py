@@ -175,6 +175,7 @@ def audit(json: Json = False) -> None:
 
 
 _COUNTS = ("inputs", "outputs", "dead", "filtered", "waiting", "unread", "missing", "duplicates")
+_UNLIMITED = 1000
 _SOMETIMES = ("dead", "filtered", "waiting", "unread")
 
 
@@ -193,6 +194,11 @@ def print_audit(report: "Audit") -> None:
         spent = [f"{s.calls:,}", f"{s.prompt_tokens:,}/{s.completion_tokens:,}"] if s.calls else []
         rows.add_row(s.stage, *counts, *spent, *([_cost(s.cost_usd)] if spent and costs else []))
     screen = console()
+    unlimited = screen.options.update_width(_UNLIMITED)
+    if screen.measure(rows, options=unlimited).maximum > screen.width:
+        rows.padding = 0
+    # a figure that is cut off would be another figure: what is still too long, the terminal wraps
+    screen.width = max(screen.measure(rows, options=unlimited).maximum, screen.width)
     screen.print(rows)
     for s in report.stages:
         for example in s.examples:

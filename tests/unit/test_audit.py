@@ -9,6 +9,7 @@ from schemas.record import record
 from schemas.topics import Topic
 from streams import MemoryDriver, Pipeline, join
 from streams.audit import SHOWN, Audit, StageAudit, _Evidence, _look_at
+from streams.cli.inspect import print_audit
 
 
 @record
@@ -327,3 +328,17 @@ def test_one_bad_stage_makes_the_report_bad() -> None:
     assert Audit([StageAudit("a"), StageAudit("b")]).ok
     assert not Audit([StageAudit("a"), StageAudit("b", missing=1)]).ok
     assert not Audit([StageAudit("a"), StageAudit("b", duplicates=1)]).ok
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "200"])
+def test_no_figure_is_cut_off_on_a_narrow_screen(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    stage = StageAudit("classify")
+    stage.inputs, stage.outputs, stage.calls, stage.reused = 12_345, 12_344, 54_321, 499
+    stage.prompt_tokens, stage.completion_tokens, stage.cost_usd = 1_234_567, 765_432, None
+    print_audit(Audit([stage]))
+    (row,) = (line for line in capsys.readouterr().err.splitlines() if "classify" in line)
+    figures = "classify 12,345 12,344 0 0 499 54,321 1,234,567/765,432 unknown"
+    assert row.split() == figures.split()
