@@ -267,28 +267,29 @@ def main() -> None:
         status.update("Slow calls…")
         hand_s, ours_s = slow_calls(config, rounds)
     median = statistics.median
-    table = Table(
-        "measured", "by hand", "Pressroom", "ratio", "spread", "target", "measured for the design"
-    )
+    table = Table("measured", "by hand", "Pressroom", "ratio", "spread", "target", "design")
     our_rate = [PASS_THROUGH / s for s in ours_t]
-    for what, seconds in (("copies bytes", copying), ("decodes and encodes", decoding)):
+    for what, seconds in (("copying", copying), ("decoding", decoding)):
         hand_rate = [PASS_THROUGH / s for s in seconds]
         table.add_row(
-            f"pass-through of {PASS_THROUGH:,} records, records/s; by hand {what}",
-            f"{median(hand_rate):,.0f}", f"{median(our_rate):,.0f}",
-            *_ratio(our_rate, hand_rate), ">= 0.8", "57,000 by hand; Kafka Streams 42,000",
+            f"records/s, {what}", f"{median(hand_rate):,.0f}", f"{median(our_rate):,.0f}",
+            *_ratio(our_rate, hand_rate), ">= 0.8", "57,000",
         )  # fmt: skip
     table.add_row(
-        f"latency at {RATE:.0f} records/s, p50 in ms",
-        f"{median(hand_l) * 1000:.1f}", f"{median(ours_l) * 1000:.1f}",
-        *_ratio(ours_l, hand_l), "<= 1.2", "19 by hand",
+        "p50 latency, ms", f"{median(hand_l) * 1000:.1f}", f"{median(ours_l) * 1000:.1f}",
+        *_ratio(ours_l, hand_l), "<= 1.2", "19",
     )  # fmt: skip
     table.add_row(
-        f"{CALLS} calls of mean {MEAN * 1000:.0f} ms, {AT_ONCE} at once, time over the ideal",
-        f"{median(hand_s):.2f}", f"{median(ours_s):.2f}",
-        *_ratio(ours_s, [1.0] * rounds), "<= 1.15 of the ideal", "2.5 s by hand",
+        "calls, x ideal", f"{median(hand_s):.2f}", f"{median(ours_s):.2f}",
+        *_ratio(ours_s, [1.0] * rounds), "<= 1.15", "2.5 s",
     )  # fmt: skip
     screen.print(table)
+    screen.print(
+        f"records/s: pass-through of {PASS_THROUGH:,} records, by hand once copying bytes and once "
+        f"decoding and encoding each record. Latency: at {RATE:.0f} records/s. Calls: {CALLS} of mean "
+        f"{MEAN * 1000:.0f} ms, {AT_ONCE} at once. Design: what the loop by hand did when the targets were "
+        "set; Kafka Streams copied 42,000 records/s then."
+    )
 
 
 def _ratio(ours: list[float], others: list[float]) -> tuple[str, str]:
