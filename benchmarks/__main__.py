@@ -287,8 +287,8 @@ def main() -> None:
     screen.print(
         f"records/s: pass-through of {PASS_THROUGH:,} records, by hand once copying bytes and once "
         f"decoding and encoding each record. Latency: at {RATE:.0f} records/s. Calls: {CALLS} of mean "
-        f"{MEAN * 1000:.0f} ms, {AT_ONCE} at once. Design: what the loop by hand did when the targets were "
-        "set; Kafka Streams copied 42,000 records/s then."
+        f"{MEAN * 1000:.0f} ms, {AT_ONCE} at once. Design: what the loop by hand did when the targets "
+        "were set; Kafka Streams copied 42,000 records/s then."
     )
 
 
