@@ -358,7 +358,7 @@ class Ledger:
         }  # fmt: skip
 
     def _late(self, partition: int, since: int, until: int) -> Mapping[int, LedgerEntry]:
-        return self._entries({partition: (since, until)}).get(partition, {})
+        return self._entries({partition: (since, until)})[partition]
 
     def _entries(self, spans: Mapping[int, tuple[int, int]]) -> dict[int, dict[int, LedgerEntry]]:
         """For each partition what stands between two offsets."""

@@ -45,7 +45,7 @@ class Presence:
         self._beat = time.monotonic()
 
     def doubt(self) -> None:
-        """A transaction failed, maybe because others have the partitions."""
+        """Others may have the partitions: a transaction failed, or Kafka was out of reach."""
         self._doubted = True
 
     def confirmed(self, absences: int) -> None:
@@ -62,9 +62,8 @@ class Presence:
                     await _until(lambda: self.certain)
                     began = time.monotonic()
                     await begin()
-                    if (
-                        time.monotonic() - began > _ABSENCE
-                    ):  # cut off from Kafka, as heartbeats may be
+                    # cut off from Kafka for so long, as its heartbeats may have been
+                    if time.monotonic() - began > _ABSENCE:
                         self.doubt()
                     self._check()
 

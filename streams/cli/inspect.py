@@ -175,8 +175,9 @@ def audit(json: Json = False) -> None:
 
 
 _COUNTS = ("inputs", "outputs", "dead", "filtered", "waiting", "unread", "missing", "duplicates")
-_UNLIMITED = 1000
 _SOMETIMES = ("dead", "filtered", "waiting", "unread")
+_UNLIMITED = 1000
+"""Columns of a screen that is wide enough for any table."""
 
 
 def print_audit(report: "Audit") -> None:

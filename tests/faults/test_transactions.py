@@ -105,7 +105,8 @@ class Elsewhere(Producer):
 
     def send_offsets_to_transaction(self, positions: list[TopicPartition], *others: Any) -> None:
         if self._first:
-            while not self._all_taken_in():
+            until = time.monotonic() + 30
+            while not self._all_taken_in() and time.monotonic() < until:
                 time.sleep(0.01)
             topic = positions[0].topic
             positions = [TopicPartition(topic, p, COUNT) for p in range(PARTITIONS)]
