@@ -134,6 +134,15 @@ class OneAnswer(ScriptedModel):
         return answer
 
 
+class SlowModel(ScriptedModel):
+    """A model that is still asked when the first answers are to be committed."""
+
+    async def complete(self, request: Request) -> Completion:
+        answer = await super().complete(request)
+        await asyncio.sleep(0.05)
+        return answer
+
+
 class Case:
     """A stage with a model, its loop, and what should come out."""
 
@@ -257,6 +266,7 @@ def test_an_abort_keeps_the_finished_work_and_goes_on_from_the_committed_offsets
 
 def test_while_nothing_can_be_committed_nothing_is_asked(case: Case) -> None:
     # others may have the partitions, which the coordinator alone knows
+    case.model = SlowModel(case._echo)
     asked: list[int] = []
 
     class Failing(Producer):
