@@ -3,6 +3,7 @@
 import errno
 import random
 import socket
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -12,13 +13,17 @@ HOST = "127.0.0.1"
 # to reach it again could be given, and so take, its very port
 _PORTS = range(20_000, 32_000)
 
+# a server that was killed counts as gone a moment before its last thread has let go of its port
+_LINGER_SECONDS = 2.0
+_POLL_SECONDS = 0.05
+
 
 def choose(count: int, preferred: Sequence[int] = ()) -> tuple[int, ...]:
-    """``count`` free ports: the preferred ones if all are free, otherwise others.
+    """``count`` free ports: the preferred ones if all are free within 2 s, otherwise others.
 
     Somebody else can still take one before it is used.
     """
-    if len(preferred) == count and all(map(is_free, preferred)):
+    if len(preferred) == count and _await_free(preferred):
         return tuple(preferred)
     with ExitStack() as open_until_all_are_chosen:
         sockets = [open_until_all_are_chosen.enter_context(socket.socket()) for _ in range(count)]
@@ -33,6 +38,15 @@ def _bind(server: socket.socket) -> int:
             continue
         return port
     raise OSError(errno.EADDRINUSE, f"no free port between {_PORTS.start} and {_PORTS.stop}")
+
+
+def _await_free(ports: Sequence[int]) -> bool:
+    deadline = time.monotonic() + _LINGER_SECONDS
+    while not all(map(is_free, ports)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
 
 
 def is_free(port: int) -> bool:

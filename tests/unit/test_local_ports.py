@@ -1,6 +1,7 @@
 """Ports: the preferred ones while they are free, others otherwise."""
 
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +19,14 @@ def taken() -> Iterator[int]:
 def test_preferred_ports_are_kept_while_free() -> None:
     before = choose(2)
     assert choose(2, before) == before
+
+
+def test_preferred_ports_are_waited_for() -> None:
+    """A killed server's threads end one after the other, and the last one closes its sockets."""
+    with socket.create_server((HOST, 0)) as server:
+        port = server.getsockname()[1]
+        threading.Timer(0.3, server.close).start()
+        assert choose(1, (port,)) == (port,)
 
 
 def test_all_are_chosen_anew_when_one_is_taken(taken: int) -> None:
