@@ -30,6 +30,7 @@ from schemas.records import LedgerEntry
 log = logging.getLogger(__name__)
 
 _LEDGERS = ".ledger"
+_GATHER = 0.02
 _LOOK_AGAIN = 60.0
 _BATCH = 1000
 _PAUSE = 1.0
@@ -189,6 +190,7 @@ class Completions:
         with Reader(self._config, partitions, self._read_so_far()) as reader:
             while not self._closing.is_set():
                 self._store(reader.poll(0.2))
+                self._closing.wait(_GATHER)
                 if time.monotonic() > look:
                     if self._ledgers()[1] != partitions:
                         return

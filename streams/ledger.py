@@ -31,8 +31,9 @@ from schemas.message import Lineage, Position, Received
 from schemas.records import LedgerEntry
 from streams.calls import Begin
 from streams.completions import Completions
+from streams.last_moment import Withheld, last_moment
 from streams.llm import Ask, Question
-from streams.model import Completion, Withheld, last_moment
+from streams.model import Completion
 from streams.prices import Prices
 from streams.stage import OnUnknown, Stage
 

@@ -4,28 +4,23 @@ Any OpenAI-compatible endpoint will do: vLLM, llama.cpp, Ollama, a hosted API. E
 what they concern: this request (dead letter), the moment (try again), or the configuration (stop).
 """
 
-import asyncio
+import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from schemas.errors import RecordRejected, RetryLater, Stop
 from schemas.secrets import BLOT, note_secret, note_url, redact
+from streams.endpoint import Answer, Endpoint
 from streams.prompts import Rendered
-
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
 
 JsonSchema = dict[str, Any]
 
 _LONGEST_WAIT = 300.0
-_LATER = 1.0
+_LONGEST_MESSAGE = 500
 _A_REAL_KEY = 16
 
 
@@ -70,7 +65,7 @@ class Model(Protocol):
             RetryLater: it is broken or away in another way.
             RecordRejected: the endpoint refuses this very request.
             Stop: the endpoint refuses every request (key, model name, address).
-            Withheld: see :func:`last_moment`.
+            Withheld: see :func:`streams.last_moment.last_moment`.
         """
         ...
 
@@ -96,37 +91,6 @@ class MaybePaid(RetryLater):
     """The request may have reached the endpoint, and an answer may have been paid for."""
 
 
-class Withheld(Exception):
-    """The request must not leave, and did not."""
-
-
-_checks: ContextVar[tuple[Callable[[], None], ...]] = ContextVar("checks", default=())
-
-
-@contextmanager
-def last_moment(check: Callable[[], None]) -> Iterator[None]:
-    """Within, calls this when a request is ready to leave: connected, its headers sent.
-
-    Args:
-        check: raises :class:`Withheld` if it must not.
-    """
-    token = _checks.set((*_checks.get(), check))
-    try:
-        yield
-    finally:
-        _checks.reset(token)
-
-
-def check_the_last_moment() -> None:
-    """What a model calls just before a request leaves.
-
-    Raises:
-        Withheld: it must not.
-    """
-    for check in _checks.get():
-        check()
-
-
 class OpenAIModel:
     """A model behind an OpenAI-compatible endpoint."""
 
@@ -142,81 +106,70 @@ class OpenAIModel:
         note_url(base_url)
         self.name = model
         self._base_url, self._api_key, self._timeout = base_url, api_key, timeout
-        self._client: AsyncOpenAI | None = None
+        self._endpoint = Endpoint(base_url, api_key, timeout)
 
     async def complete(self, request: Request) -> Completion:
-        import openai
-
+        answer = await self._answer(request)
+        if not 200 <= answer.status < 300:
+            raise self._sorted(answer)
         try:
-            # the client limits each step of an answer; one that drips in would never end
-            async with asyncio.timeout(self._timeout + _LATER):
-                return await self._ask(request)
-        except openai.APIStatusError as error:
-            raise self._sorted(error) from error
-        except openai.APITimeoutError as error:
-            kind = Unreachable if _unsent(error) else MaybePaid
-            raise kind(f"no answer within {self._timeout:g} s") from error
+            return self._completion(json.loads(answer.body))
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+            said = f"not an OpenAI-compatible answer: {error!r}"
+            raise MaybePaid(redact(said)[:_LONGEST_MESSAGE]) from error
+
+    async def _answer(self, request: Request) -> Answer:
+        import aiohttp
+
+        unsent = (
+            aiohttp.ClientConnectorError,
+            aiohttp.ConnectionTimeoutError,
+            aiohttp.ClientHttpProxyError,
+        )
+        try:
+            return await self._endpoint.post("/chat/completions", self._content(request))
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+            raise Stop(redact(f"no such address: {error!r}; check OPENAI_BASE_URL")) from error
+        except unsent as error:
+            said = f"no connection to {self._base_url}: {error}"
+            raise Unreachable(redact(said)[:_LONGEST_MESSAGE]) from error
         except TimeoutError as error:
             raise MaybePaid(f"no whole answer within {self._timeout:g} s") from error
-        except openai.APIConnectionError as error:
-            cause = error.__cause__ or error
-            if isinstance(cause, Withheld):
-                raise cause from None
-            if _unsent(error):
-                raise Unreachable(redact(f"no connection to {self._base_url}: {cause}")) from error
-            raise MaybePaid(
-                redact(f"{self._base_url} broke off before it had answered: {cause!r}")
-            ) from error
-        except openai.OpenAIError as error:
-            raise MaybePaid(f"no usable answer: {error}") from error
-        except (ValueError, TypeError, AttributeError, LookupError) as error:
-            raise MaybePaid(redact(f"not an OpenAI-compatible answer: {error!r}")[:300]) from error
+        except (aiohttp.ClientError, OSError) as error:
+            said = f"{self._base_url} broke off before it had answered: {error!r}"
+            raise MaybePaid(redact(said)[:_LONGEST_MESSAGE]) from error
 
-    async def _ask(self, request: Request) -> Completion:
-        prompt = request.prompt
-        answer: Any = await self._connected().chat.completions.create(
-            model=self.name,
-            messages=[
-                {"role": "system", "content": prompt.system},
-                {"role": "user", "content": prompt.user},
+    def _content(self, request: Request) -> dict[str, Any]:
+        schema = {"name": request.name, "schema": request.schema, "strict": True}
+        return {
+            "model": self.name,
+            "messages": [
+                {"role": "system", "content": request.prompt.system},
+                {"role": "user", "content": request.prompt.user},
             ],
-            max_tokens=request.max_tokens,
-            temperature=prompt.temperature,
-            seed=request.seed,
-            response_format={
-                "type": "json_schema",
-                "json_schema": {"name": request.name, "schema": request.schema, "strict": True},
-            },
-        )
-        usage = answer.usage
+            "max_tokens": request.max_tokens,
+            "temperature": request.prompt.temperature,
+            "seed": request.seed,
+            "response_format": {"type": "json_schema", "json_schema": schema},
+        }
+
+    def _completion(self, answer: Any) -> Completion:
+        usage = answer.get("usage") or {}
         return Completion(
-            text=self._without_key(answer.choices[0].message.content or ""),
-            model=str(answer.model or self.name),
-            prompt_tokens=int(usage.prompt_tokens) if usage else 0,
-            completion_tokens=int(usage.completion_tokens) if usage else 0,
+            text=self._without_key(answer["choices"][0]["message"].get("content") or ""),
+            model=str(answer.get("model") or self.name),
+            prompt_tokens=int(usage.get("prompt_tokens") or 0),
+            completion_tokens=int(usage.get("completion_tokens") or 0),
         )
 
     def _without_key(self, text: str) -> str:
         # a completion is kept for good; a short key may well be a word that belongs there
         return text.replace(self._api_key, BLOT) if len(self._api_key) >= _A_REAL_KEY else text
 
-    def _connected(self) -> "AsyncOpenAI":
-        if self._client is None:
-            from openai import AsyncOpenAI, DefaultAsyncHttpxClient
-
-            # retries are ours alone: hidden ones would be paid for and not counted
-            self._client = AsyncOpenAI(
-                base_url=self._base_url,
-                api_key=self._api_key,
-                max_retries=0,
-                timeout=self._timeout,
-                http_client=DefaultAsyncHttpxClient(event_hooks={"request": [_trace]}),
-            )
-        return self._client
-
-    def _sorted(self, error: Any) -> Exception:
+    def _sorted(self, answer: Answer) -> Exception:
         # an endpoint may repeat the key that it refuses
-        status, said = error.status_code, redact(f"{error.status_code}: {error.message}")[:500]
+        status = answer.status
+        said = redact(f"{status}: {_message_in(answer.body)}")[:_LONGEST_MESSAGE]
         if status in (401, 402, 403):
             return Stop(
                 f"{self._base_url} refuses the key ({said}); check OPENAI_API_KEY and its account"
@@ -226,7 +179,7 @@ class OpenAIModel:
                 f"{self._base_url} has no such model or path ({said}); "
                 "check OPENAI_BASE_URL and PRESSROOM_MODEL"
             )
-        after = _seconds(error.response.headers)
+        after = _seconds(answer.headers)
         if status == 429 or (status >= 500 and after is not None):
             return Overloaded(said, after)
         if status in (408, 409, 425) or status >= 500:
@@ -234,19 +187,17 @@ class OpenAIModel:
         return RecordRejected(f"the model endpoint refuses the request ({said})")
 
 
-async def _trace(request: Any) -> None:
-    request.extensions["trace"] = _traced
-
-
-async def _traced(event: str, _: object) -> None:
-    # an endpoint does nothing before it has the body, which follows the headers after a while
-    if event.endswith("send_request_body.started"):
-        check_the_last_moment()
-
-
-def _unsent(error: Exception) -> bool:
-    """Whether no connection was ever open; the client's HTTP library changes, its names don't."""
-    return type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout", "PoolTimeout")
+def _message_in(body: bytes) -> str:
+    """What an endpoint says is wrong, in one of the ways in which they say it."""
+    text = body.decode("utf-8", "replace")
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    for name in ("error", "message", "detail"):
+        if isinstance(said, dict) and said.get(name):
+            said = said[name]
+    return said if isinstance(said, str) else text
 
 
 def _seconds(headers: Any) -> float | None:

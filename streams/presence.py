@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable
 
 from streams.calls import Begin
+from streams.last_moment import Withheld, last_moment
 from streams.llm import Ask, Keep, Question
-from streams.model import Completion, Withheld, last_moment
+from streams.model import Completion
 
 _ABSENCE = 3.0
 """Seconds without a beat after which a worker is uncertain; a session lasts longer."""

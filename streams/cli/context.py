@@ -162,5 +162,5 @@ def _log_to_stderr() -> None:
     logging.basicConfig(level=level, handlers=[handler])
     # the client's own log says what its errors say again, many times a second while a broker is away
     logging.getLogger("kafka").setLevel(logging.INFO if options.verbose else logging.CRITICAL)
-    for name in ("httpx", "httpx2", "httpcore", "openai"):
+    for name in ("httpx", "httpcore"):  # the registry's client tells of each request
         logging.getLogger(name).setLevel(logging.WARNING)

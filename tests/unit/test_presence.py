@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from streams import presence
+from streams.last_moment import Withheld, check_the_last_moment
 from streams.llm import Question
-from streams.model import Completion, Withheld, check_the_last_moment
+from streams.model import Completion
 from streams.presence import Presence
 from tests.support.virtual_time import Clock
 
