@@ -30,7 +30,8 @@ from schemas.records import LedgerEntry
 log = logging.getLogger(__name__)
 
 _LEDGERS = ".ledger"
-_GATHER = 0.02
+# a thread that wakes for each record takes the interpreter from the calls
+_GATHER = 0.05
 _LOOK_AGAIN = 60.0
 _BATCH = 1000
 _PAUSE = 1.0

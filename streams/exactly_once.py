@@ -71,6 +71,8 @@ busy machine: a new worker had its share after 3 to 7 s, rather than 8 with the 
 
 _IDLE_POLL = 0.1
 _BUSY_WAIT = 0.005
+# answers end the wait; only new inputs wait so long, and their calls take longer by far
+_BUSY_WAIT_FOR_CALLS = 0.02
 _ABORT_PAUSE = 1.0
 _SETTLE_TIMEOUT = 10.0
 _REFUSED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
@@ -104,6 +106,7 @@ class ExactlyOnce:
         self._processor, self._producer, self._config = processor, producer, dict(config)
         at_once = concurrency or self.stage.concurrency
         self._runner = Runner(thread, processor, at_once)
+        self._busy_wait = _BUSY_WAIT_FOR_CALLS if self.stage.uses_llm else _BUSY_WAIT
         self._presence, self._begun_after = Presence(), 0
         # a slow call holds back the finished ones behind it; more than this is not begun meanwhile
         self._most_waiting = WINDOW * at_once if self.stage.uses_llm else 3 * MAX_TRANSACTION
@@ -200,7 +203,7 @@ class ExactlyOnce:
     def _poll(self) -> None:
         room = self._room()
         if room <= 0:
-            self._runner.wait(_BUSY_WAIT)
+            self._runner.wait(self._busy_wait)
             if self._finished() and not self._in_trouble:
                 return  # room will be made by committing
             self._pause()  # polling must go on, or the group takes this member for dead
@@ -216,7 +219,7 @@ class ExactlyOnce:
         if first is None:
             self._stalls.look(self._at_end)
             if busy:
-                self._runner.wait(_BUSY_WAIT)
+                self._runner.wait(self._busy_wait)
             self.idle = self._is_idle()
             return []
         # the first is queued before more are fetched: fetching may revoke its partition
@@ -447,7 +450,7 @@ class ExactlyOnce:
             until = time.monotonic() + REVOKE_BUDGET
             while time.monotonic() < until and self._runner.busy(revoked):
                 self._presence.beat()
-                self._runner.wait(_BUSY_WAIT)
+                self._runner.wait(self._busy_wait)
             self._commit_all()
         except PressroomError as error:
             self._failure = error
@@ -512,4 +515,4 @@ class ExactlyOnce:
             self._presence.beat()
             self._commit_all()
             self._check()
-            self._runner.wait(_BUSY_WAIT)
+            self._runner.wait(self._busy_wait)
