@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _KEPT_OPEN = 4.0
 """Seconds an unused connection stays open: less than servers do, or a request might meet its end."""
 _WHOLE_ANSWER = 1.0
+# a loop alone does not keep its tasks from being collected
+_keepers: "set[asyncio.Task[None]]" = set()
 
 
 class Answer(NamedTuple):
@@ -90,7 +92,9 @@ class Endpoint:
                 ),
                 trace_configs=[trace],
             )
-            self._keeper = asyncio.get_running_loop().create_task(_close_at_last(self._session))
+            keeper = asyncio.get_running_loop().create_task(_close_at_last(self._session))
+            _keepers.add(keeper)
+            keeper.add_done_callback(_keepers.discard)
         return self._session
 
 
