@@ -128,11 +128,12 @@ class OpenAIModel:
         )
         try:
             return await self._endpoint.post("/chat/completions", self._content(request))
-        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
-            raise Stop(redact(f"no such address: {error!r}; check OPENAI_BASE_URL")) from error
         except unsent as error:
             said = f"no connection to {self._base_url}: {error}"
             raise Unreachable(redact(said)[:_LONGEST_MESSAGE]) from error
+        except (ValueError, aiohttp.NonHttpUrlClientError) as error:  # before anything was sent
+            said = f"no request can be made of these: {error!r}"
+            raise Stop(redact(f"{said}; check OPENAI_BASE_URL and OPENAI_API_KEY")) from error
         except TimeoutError as error:
             raise MaybePaid(f"no whole answer within {self._timeout:g} s") from error
         except (aiohttp.ClientError, OSError) as error:

@@ -316,6 +316,12 @@ def test_an_address_that_is_none_stops_and_names_the_setting(url: str) -> None:
         asyncio.run(OpenAIModel(url, "key", "small").complete(REQUEST))
 
 
+def test_a_key_that_fits_no_header_stops_and_names_the_setting(fake: Fake) -> None:
+    with pytest.raises(Stop, match="OPENAI_API_KEY"):
+        asyncio.run(OpenAIModel(fake.url, "secret\nkey", "small").complete(REQUEST))
+    assert not fake.asked
+
+
 def test_whether_anything_was_sent_is_told_apart(fake: Fake) -> None:
     fake.behave = reset
     with pytest.raises(MaybePaid):
