@@ -4,15 +4,18 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from schemas.errors import RecordRejected, RetryLater, Stop
 from streams.last_moment import Withheld, last_moment
@@ -335,6 +338,20 @@ def test_an_endpoint_that_speaks_no_tls_is_out_of_reach(fake: Fake) -> None:
     url = fake.url.replace("http://", "https://")
     with pytest.raises(Unreachable, match="no connection to"):
         asyncio.run(OpenAIModel(url, "key", "small").complete(REQUEST))
+
+
+def test_the_environment_names_a_ca_of_one_s_own(
+    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ca, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+    fake.server.socket = context.wrap_socket(fake.server.socket, server_side=True)
+    model = OpenAIModel(fake.url.replace("http://", "https://"), "key", "small")
+    with pytest.raises(Unreachable, match="certificate"):
+        asyncio.run(model.complete(REQUEST))
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    assert asyncio.run(model.complete(REQUEST)).text == "hi"
 
 
 def test_a_connection_that_the_endpoint_closed_is_not_used_again(fake: Fake) -> None:
