@@ -7,31 +7,33 @@ bounds how many calls a worker has under way.
 
 import asyncio
 import json
+import ssl
+from collections.abc import Mapping
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+import aiohttp
+import certifi
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import BytesPayload
+
 from schemas.secrets import note_url
-from streams.last_moment import check_the_last_moment
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from aiohttp import ClientSession
+from streams.last_moment import Withheld, check_the_last_moment
 
 _KEPT_OPEN = 4.0
 """Seconds an unused connection stays open: less than servers do, or a request might meet its end."""
 _WHOLE_ANSWER = 1.0
 # a loop alone does not keep its tasks from being collected
-_keepers: "set[asyncio.Task[None]]" = set()
+_keepers: set[asyncio.Task[None]] = set()
 
 
 class Answer(NamedTuple):
     """What an endpoint answered."""
 
     status: int
-    headers: "Mapping[str, str]"
+    headers: Mapping[str, str]
     body: bytes
 
 
@@ -57,7 +59,7 @@ class Endpoint:
         self._secure = address.scheme == "https"
         self._proxy = _proxy(address.scheme, address.hostname or "")
         note_url(self._proxy or "")
-        self._session: ClientSession | None = None
+        self._session: aiohttp.ClientSession | None = None
 
     async def post(self, path: str, content: object) -> Answer:
         """Asks once; never again by itself, since every request may be paid for.
@@ -68,17 +70,18 @@ class Endpoint:
                 that nothing was sent.
             Withheld: see :mod:`streams.last_moment`.
         """
-        body = json.dumps(content, separators=(",", ":")).encode()
+        body = _Body(json.dumps(content, separators=(",", ":")).encode())
         asked = self._opened().post(self._base_url + path, data=body, proxy=self._proxy)
-        async with asked as response:
-            return Answer(response.status, response.headers, await response.read())
+        try:
+            async with asked as response:
+                return Answer(response.status, response.headers, await response.read())
+        except aiohttp.ClientConnectionError as error:
+            if isinstance(error.__cause__, Withheld):
+                raise error.__cause__ from None
+            raise
 
-    def _opened(self) -> "ClientSession":
+    def _opened(self) -> aiohttp.ClientSession:
         if self._session is None or self._session.closed:
-            import aiohttp
-
-            trace = aiohttp.TraceConfig()
-            trace.on_request_headers_sent.append(_before_anything_is_sent)
             self._session = aiohttp.ClientSession(
                 headers=self._headers,
                 # how many at once is the caller's to say
@@ -90,7 +93,6 @@ class Endpoint:
                     sock_connect=self._timeout,
                     sock_read=self._timeout,
                 ),
-                trace_configs=[trace],
             )
             keeper = asyncio.get_running_loop().create_task(_close_at_last(self._session))
             _keepers.add(keeper)
@@ -98,12 +100,17 @@ class Endpoint:
         return self._session
 
 
-async def _before_anything_is_sent(*_: object) -> None:
-    # the client calls this when it is connected and has put the headers together
-    check_the_last_moment()
+class _Body(BytesPayload):
+    """Written together with the headers, in one go: between the check and the sending nothing runs."""
+
+    async def write_with_length(
+        self, writer: AbstractStreamWriter, content_length: int | None
+    ) -> None:
+        check_the_last_moment()
+        await super().write_with_length(writer, content_length)
 
 
-async def _close_at_last(session: "ClientSession") -> None:
+async def _close_at_last(session: aiohttp.ClientSession) -> None:
     """Waits to be cancelled, as a loop's tasks are when it ends."""
     try:
         await asyncio.get_running_loop().create_future()
@@ -111,12 +118,8 @@ async def _close_at_last(session: "ClientSession") -> None:
         await session.close()
 
 
-def _trusting() -> Any:
+def _trusting() -> ssl.SSLContext:
     """The system's certificates, those of ``SSL_CERT_FILE``, and the public ones that come along."""
-    import ssl
-
-    import certifi
-
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())
     return context

@@ -10,12 +10,14 @@ import time
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from schemas.errors import RecordRejected, RetryLater, Stop
 from schemas.secrets import BLOT, note_secret, note_url, redact
-from streams.endpoint import Answer, Endpoint
 from streams.prompts import Rendered
+
+if TYPE_CHECKING:
+    from streams.endpoint import Answer
 
 JsonSchema = dict[str, Any]
 
@@ -102,6 +104,8 @@ class OpenAIModel:
             model: the model's name at the endpoint.
             timeout: seconds for one request.
         """
+        from streams.endpoint import Endpoint  # its client takes a while to load
+
         note_secret(api_key)
         note_url(base_url)
         self.name = model
@@ -118,7 +122,7 @@ class OpenAIModel:
             said = f"not an OpenAI-compatible answer: {error!r}"
             raise MaybePaid(redact(said)[:_LONGEST_MESSAGE]) from error
 
-    async def _answer(self, request: Request) -> Answer:
+    async def _answer(self, request: Request) -> "Answer":
         import aiohttp
 
         unsent = (
@@ -167,7 +171,7 @@ class OpenAIModel:
         # a completion is kept for good; a short key may well be a word that belongs there
         return text.replace(self._api_key, BLOT) if len(self._api_key) >= _A_REAL_KEY else text
 
-    def _sorted(self, answer: Answer) -> Exception:
+    def _sorted(self, answer: "Answer") -> Exception:
         # an endpoint may repeat the key that it refuses
         status = answer.status
         said = redact(f"{status}: {_message_in(answer.body)}")[:_LONGEST_MESSAGE]

@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -172,6 +173,28 @@ def test_a_request_may_be_withheld_when_it_is_ready(fake: Fake) -> None:
         return [before, len(fake.asked)]
 
     assert asyncio.run(first_withheld_then_not()) == [0, 1]
+
+
+def test_nothing_runs_between_the_last_moment_and_the_sending(fake: Fake) -> None:
+    """A process may be stopped anywhere; what it has checked must have left by then."""
+    arrived: list[int] = []
+
+    def stand_still() -> None:
+        until = time.monotonic() + 5
+        while not fake.asked and time.monotonic() < until:
+            time.sleep(0.01)
+        arrived.append(len(fake.asked))
+
+    async def ask() -> None:
+        with last_moment(lambda: _ignore(asyncio.get_running_loop().call_soon(stand_still))):
+            await OpenAIModel(fake.url, "secret", "small").complete(REQUEST)
+
+    asyncio.run(ask())
+    assert arrived == [1]
+
+
+def _ignore(_: object) -> None:
+    return None
 
 
 def test_missing_usage_and_model_are_made_good(fake: Fake) -> None:
