@@ -135,7 +135,8 @@ class OpenAIModel:
         except unsent as error:
             said = f"no connection to {self._base_url}: {error}"
             raise Unreachable(redact(said)[:_LONGEST_MESSAGE]) from error
-        except (ValueError, aiohttp.NonHttpUrlClientError) as error:  # before anything was sent
+        # of the address or the key, or of a redirect's: no model was asked
+        except (ValueError, aiohttp.NonHttpUrlClientError) as error:
             said = f"no request can be made of these: {error!r}"
             raise Stop(redact(f"{said}; check OPENAI_BASE_URL and OPENAI_API_KEY")) from error
         except TimeoutError as error:

@@ -19,6 +19,7 @@ import pytest
 import trustme
 
 from schemas.errors import RecordRejected, RetryLater, Stop
+from schemas.secrets import BLOT, redact
 from streams.last_moment import Withheld, last_moment
 from streams.model import (
     Completion,
@@ -87,12 +88,16 @@ class Fake:
     def __init__(self) -> None:
         self.behave: Behaviour = say(200, ANSWER)
         self.asked: list[tuple[str, dict[str, str], dict[str, Any]]] = []
+        self.connections: set[tuple[str, int]] = set()
         self.release = threading.Event()
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"  # connections stay open
+
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                fake.connections.add(self.client_address)
                 fake.asked.append(
                     (self.path, {k.lower(): v for k, v in self.headers.items()}, body)
                 )
@@ -377,6 +382,16 @@ def test_the_environment_names_a_ca_of_one_s_own(
     assert asyncio.run(model.complete(REQUEST)).text == "hi"
 
 
+def test_a_connection_is_used_again(fake: Fake) -> None:
+    async def twice() -> None:
+        model = OpenAIModel(fake.url, "secret", "small")
+        for _ in range(2):
+            await model.complete(REQUEST)
+
+    asyncio.run(twice())
+    assert (len(fake.asked), len(fake.connections)) == (2, 1)
+
+
 def test_a_connection_that_the_endpoint_closed_is_not_used_again(fake: Fake) -> None:
     def answer_and_close(handler: BaseHTTPRequestHandler) -> None:
         say(200, ANSWER)(handler)
@@ -390,6 +405,7 @@ def test_a_connection_that_the_endpoint_closed_is_not_used_again(fake: Fake) -> 
 
     fake.behave = answer_and_close
     assert asyncio.run(twice()) == ["hi", "hi"]
+    assert len(fake.connections) == 2
 
 
 def test_a_redirect_is_followed(fake: Fake) -> None:
@@ -403,14 +419,15 @@ def test_a_redirect_is_followed(fake: Fake) -> None:
 
 
 def test_the_environment_s_proxy_is_asked(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", fake.url.removesuffix("/v1").replace("//", "//me:word@"))
+    monkeypatch.setenv("HTTP_PROXY", fake.url.removesuffix("/v1").replace("//", "//me:password@"))
     monkeypatch.delenv("NO_PROXY")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("http_proxy", raising=False)
     asyncio.run(OpenAIModel("http://model.test/v1", "secret", "small").complete(REQUEST))
     ((path, headers, _),) = fake.asked
     assert path == "http://model.test/v1/chat/completions"
-    assert headers["proxy-authorization"] == "Basic bWU6d29yZA=="
+    assert headers["proxy-authorization"] == "Basic bWU6cGFzc3dvcmQ="
+    assert redact("me:password, password") == f"{BLOT}, {BLOT}"
 
 
 def test_a_user_and_password_in_the_address_stand_for_the_key(fake: Fake) -> None:
