@@ -1,9 +1,8 @@
 """Completions that were paid for once, whoever asked: a local copy of all ledgers, by call id.
 
-Every worker follows the ledgers of all pipelines on its Kafka into a SQLite file under
-``PRESSROOM_HOME``, which the workers of one home share and which remembers how far it got. A question
-whose answer is there is not asked again. The file can be deleted at any time; it is made anew from the
-topics.
+Every worker follows the ledgers of all pipelines on its Kafka into a file under ``PRESSROOM_HOME``,
+which the workers of one home share and which remembers how far it got (:mod:`streams.ledger_copy`). A
+question whose answer is there is not asked again.
 """
 
 import asyncio
@@ -12,8 +11,9 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient  # type: ignore[attr-defined]
 
 from consumers.reader import Partition, Reader
-from schemas.codec import SINGLE_OBJECT, Framing, codec_for
+from schemas.codec import SINGLE_OBJECT, Framing
 from schemas.errors import RecordRejected, Refused, RetryLater, Stop, UsageError
 from schemas.message import Received
 from schemas.records import LedgerEntry
+from streams.ledger_copy import Damaged, LedgerCopy, Locked
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +37,6 @@ _LOOK_AGAIN = 60.0
 _BATCH = 1000
 _PAUSE = 1.0
 _TIMEOUT = 30.0
-_TABLES = """
-create table if not exists completions (call_id text primary key, at integer, entry blob);
-create table if not exists read (topic text, partition integer, next integer,
-                                 primary key (topic, partition));
-"""
-_PUT = """
-insert into completions values (?, ?, ?) on conflict (call_id)
-do update set at = excluded.at, entry = excluded.entry where excluded.at >= at
-"""
 
 
 class Completions:
@@ -66,7 +58,10 @@ class Completions:
             framing: how the ledgers are written; the copy does not depend on it.
         """
         self._config, self._folder, self._longest = dict(config), folder, longest
-        self._codec, self._reader = codec_for(LedgerEntry), framing.reader(LedgerEntry)
+        self._reader = framing.reader(LedgerEntry)
+        self._cluster = ""
+        self._copies: dict[Path, LedgerCopy] = {}
+        self._locked = 0
         self._fresh: dict[str, LedgerEntry] = {}
         self._asking: dict[str, asyncio.Lock] = {}
         self._waiting: Counter[str] = Counter()
@@ -87,10 +82,10 @@ class Completions:
 
     def _looked_up(self, call_id: str) -> LedgerEntry | None:
         try:
-            found = self._reading.execute(
-                "select entry from completions where call_id = ?", (call_id,)
-            ).fetchone()
-            return self._codec.decode(found[0]) if found is not None else None
+            found = [
+                entry for c in list(self._copies.values()) if (entry := c.find(call_id)) is not None
+            ]
+            return max(found, key=lambda entry: entry.at, default=None)
         except (sqlite3.Error, RecordRejected, Stop) as error:
             log.warning("an earlier completion can't be read, asking again: %s", error)
             return None
@@ -121,15 +116,40 @@ class Completions:
             UsageError: the folder can't be written to.
             RetryLater: no broker answers, or the registry that knows an entry's schema.
         """
-        cluster, partitions = self._ledgers()
-        self._file = self._folder / f"{cluster}.sqlite"
-        self._writing = self._connected()
-        self._reading = sqlite3.connect(self._file, check_same_thread=False)
-        with Reader(self._config, partitions, self._read_so_far()) as reader:
+        self._cluster, partitions = self._ledgers()
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._on_a_copy(partial(self._catch_up, partitions))
+        except (OSError, sqlite3.Error) as error:
+            raise UsageError(
+                f"can't write to {self._folder} ({error}): set PRESSROOM_HOME"
+            ) from None
+        self._follower.start()
+
+    def _catch_up(self, partitions: list[Partition], copy: LedgerCopy) -> None:
+        with Reader(self._config, partitions, copy.read_so_far()) as reader:
             records = reader.settled()
             while batch := list(islice(records, _BATCH)):
-                self._store(batch)
-        self._follower.start()
+                self._store(batch, copy)
+
+    def _on_a_copy(self, step: Callable[[LedgerCopy], None]) -> None:
+        """Runs a step on the copy in use: on another where that is locked, anew where it is damaged."""
+        while True:
+            file = self._file()
+            try:
+                if file not in self._copies:
+                    self._copies[file] = LedgerCopy(file)
+                return step(self._copies[file])
+            except Locked as error:
+                log.warning("%s; using another", error)
+                self._locked += 1
+            except Damaged as error:
+                log.warning("%s; making it anew", error)
+                self._copies.pop(file, None)
+
+    def _file(self) -> Path:
+        number = f".{self._locked + 1}" if self._locked else ""
+        return self._folder / f"{self._cluster}{number}.sqlite"
 
     def close(self) -> None:
         """Stops following."""
@@ -160,61 +180,40 @@ class Completions:
         self._refused = refused
         return [name for name in names if name not in refused]
 
-    def _connected(self) -> sqlite3.Connection:
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            try:
-                return _opened(self._file)
-            except sqlite3.DatabaseError:  # cut off by a crash of the machine: it can be made anew
-                self._file.unlink(missing_ok=True)
-                return _opened(self._file)
-        except (OSError, sqlite3.Error) as error:
-            raise UsageError(
-                f"can't write to {self._folder} ({error}): set PRESSROOM_HOME"
-            ) from None
-
-    def _read_so_far(self) -> dict[Partition, int]:
-        rows = self._writing.execute("select topic, partition, next from read")
-        return {(topic, partition): offset for topic, partition, offset in rows}
-
     def _follow(self) -> None:
         while not self._closing.is_set():
             try:
-                self._follow_these(self._ledgers()[1])
-            except (RetryLater, Refused, sqlite3.Error) as error:
+                self._on_a_copy(partial(self._follow_these, self._ledgers()[1]))
+            except (RetryLater, Refused, OSError, sqlite3.Error) as error:
                 log.info("following the ledgers: %s", error)
                 self._closing.wait(_PAUSE)
 
-    def _follow_these(self, partitions: list[Partition]) -> None:
+    def _follow_these(self, partitions: list[Partition], copy: LedgerCopy) -> None:
         """Follows some ledgers until others come into being."""
         look = time.monotonic() + _LOOK_AGAIN
-        with Reader(self._config, partitions, self._read_so_far()) as reader:
+        with Reader(self._config, partitions, copy.read_so_far()) as reader:
             while not self._closing.is_set():
-                self._store(reader.poll(0.2))
+                self._store(reader.poll(0.2), copy)
                 self._closing.wait(_GATHER)
                 if time.monotonic() > look:
                     if self._ledgers()[1] != partitions:
                         return
                     look = time.monotonic() + _LOOK_AGAIN
 
-    def _store(self, records: Iterable[Received]) -> None:
+    def _store(self, records: Iterable[Received], copy: LedgerCopy) -> None:
         kept, read = [], {}
         for received in records:
             read[received.topic, received.partition] = received.offset + 1
             entry = self._completion_in(received)
             if entry is not None:
-                kept.append((entry.call_id, entry.at, self._codec.encode(entry)))
+                kept.append(entry)
         if not read:
             return
-        with self._writing:
-            self._writing.executemany(_PUT, kept)
-            self._writing.executemany(
-                "insert or replace into read values (?, ?, ?)", [(*p, n) for p, n in read.items()]
-            )
-        for call_id, at, _ in kept:
-            fresh = self._fresh.get(call_id)
-            if fresh is not None and fresh.at <= at:
-                self._fresh.pop(call_id, None)
+        copy.store(kept, read)
+        for entry in kept:
+            fresh = self._fresh.get(entry.call_id)
+            if fresh is not None and fresh.at <= entry.at:
+                self._fresh.pop(entry.call_id, None)
 
     def _completion_in(self, received: Received) -> LedgerEntry | None:
         try:
@@ -230,11 +229,3 @@ def _may_read(future: Any) -> bool:
     except KafkaException:  # it was deleted meanwhile
         return False
     return not allowed or AclOperation.READ in allowed
-
-
-def _opened(file: Path) -> sqlite3.Connection:
-    made = sqlite3.connect(file, timeout=_TIMEOUT, check_same_thread=False)
-    made.execute("pragma journal_mode = wal")
-    made.execute("pragma synchronous = normal")
-    made.executescript(_TABLES)
-    return made

@@ -105,7 +105,7 @@ class ExactlyOnce:
         self.stage = processor.stage
         self._processor, self._producer, self._config = processor, producer, dict(config)
         at_once = concurrency or self.stage.concurrency
-        self._runner = Runner(thread, processor, at_once)
+        self._make_runner = partial(Runner, thread, processor, at_once)
         self._busy_wait = _BUSY_WAIT_FOR_CALLS if self.stage.uses_llm else _BUSY_WAIT
         self._presence, self._begun_after = Presence(), 0
         # a slow call holds back the finished ones behind it; more than this is not begun meanwhile
@@ -140,6 +140,7 @@ class ExactlyOnce:
             Fenced: another instance took over.
             Stop: going on would do harm; the message says what to do.
         """
+        self._runner = self._make_runner()
         self._consumer = self._make_consumer(self._consumer_config())
         self._stalls = Stalls(self._consumer)
         if self._processor.caller is not None:

@@ -1,12 +1,17 @@
 """What is asked a model, and what is not: completions that are there already, budgets."""
 
 import json
+import os
+import signal
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from tests.integration.conftest import Cli, Result
+from tests.integration.conftest import Cli, Result, wait_for
 from tests.support.config import unique
 from tests.support.model_server import ModelServer
 
@@ -76,11 +81,65 @@ def test_another_pipeline_takes_what_was_paid_for(
     assert (found["calls"], found["reused"]) == ((5, 0) if anew else (0, 5))
 
 
+def copy_of(cli: Cli) -> Path:
+    """The file in which this home's workers keep the completions."""
+    (copy,) = (cli.folder / "home" / "completions").glob("*.sqlite")
+    return copy
+
+
+def is_kept_in(copy: Path, text: str) -> bool:
+    """Whether a copy holds a completion with this text."""
+    holds = "select count(*) from completions where instr(entry, ?)"
+    try:
+        with closing(sqlite3.connect(f"{copy.as_uri()}?mode=ro", uri=True)) as reading:
+            return bool(reading.execute(holds, (text.encode(),)).fetchone()[0])
+    except sqlite3.OperationalError:  # it is not there yet
+        return False
+
+
+def test_a_copy_of_the_completions_that_stays_locked_is_done_without(
+    cli: Cli, model: ModelServer
+) -> None:
+    ingest(cli, TEXTS)
+    work(cli)
+    next_pipeline(cli)
+    # as by a worker that was stopped while it wrote
+    with closing(sqlite3.connect(copy_of(cli), isolation_level=None)) as stopped:
+        stopped.execute("begin immediate")
+        worked = work(cli)
+        assert worked.status == 0, worked.err
+        assert "is locked by a process that stands still; using another" in worked.err
+    assert sorted(model.bills) == sorted(TEXTS), "nothing was paid for again"
+
+
+def test_a_copy_of_the_completions_may_be_locked_at_any_time(cli: Cli, model: ModelServer) -> None:
+    late = "A letter about frost."  # in no other test
+    ingest(cli, TEXTS)
+    work(cli)
+    copy = copy_of(cli)
+    environment = dict(cli.environment)
+    next_pipeline(cli)
+    running = cli.start("worker", "gist")
+    wait_for(lambda: row(cli)["outputs"] == len(TEXTS), "the second pipeline")
+    with closing(sqlite3.connect(copy, isolation_level=None)) as stopped:
+        stopped.execute("begin immediate")
+        second, cli.environment = dict(cli.environment), environment
+        ingest(cli, [late])
+        assert work(cli, "--reuse", "off").status == 0
+        cli.environment = second
+        wait_for(lambda: is_kept_in(copy.with_suffix(".2.sqlite"), late), "another copy")
+        ingest(cli, [*TEXTS, late])
+        wait_for(lambda: row(cli)["outputs"] == len(TEXTS) + 1, "what is reused")
+    os.kill(running.pid, signal.SIGTERM)
+    assert cli.end(running).status == 0
+    assert sorted(model.bills) == sorted([*TEXTS, late])
+
+
 @pytest.mark.long
 def test_a_damaged_copy_of_the_completions_is_made_anew(cli: Cli, model: ModelServer) -> None:
     ingest(cli, TEXTS)
     work(cli)
-    (copy,) = (cli.folder / "home" / "completions").glob("*.sqlite")
+    copy = copy_of(cli)
     for damage in (lambda: copy.write_bytes(b"not a database" * 1000), copy.unlink):
         damage()
         next_pipeline(cli)
