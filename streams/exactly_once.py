@@ -62,6 +62,9 @@ MAX_WAITING_BYTES = 64 * 1024 * 1024
 REVOKE_BUDGET = 5.0
 """Seconds a revocation waits for calls that are under way, to commit rather than repeat them."""
 
+SAVE_BUDGET = 30.0
+"""Seconds it waits for answers that are paid for and not in the ledger yet, while Kafka is away."""
+
 SESSION_TIMEOUT = 15.0
 """Seconds without a heartbeat after which the group gives a worker's partitions to others."""
 
@@ -446,17 +449,24 @@ class ExactlyOnce:
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         try:
-            revoked = self._works_of(partitions)
-            self._runner.begin_no_more(w for w in revoked if w.outgoing is None)
-            until = time.monotonic() + REVOKE_BUDGET
-            while time.monotonic() < until and self._runner.busy(revoked):
-                self._presence.beat()
-                self._runner.wait(self._busy_wait)
+            self._end_calls({self._tasks[n] for n in _numbers(partitions) & self._tasks.keys()})
             self._commit_all()
         except PressroomError as error:
             self._failure = error
         finally:
             self._forget(partitions)
+
+    def _end_calls(self, tasks: Collection[Task]) -> None:
+        """Waits for calls that are under way, as long as that is worth it."""
+        works = {work for task in tasks for work in task.queue}
+        self._runner.begin_no_more(work for work in works if work.outgoing is None)
+        began = time.monotonic()
+        while self._runner.busy(works):
+            saving = any(task.saving for task in tasks)
+            if time.monotonic() - began > (SAVE_BUDGET if saving else REVOKE_BUDGET):
+                return
+            self._presence.beat()
+            self._runner.wait(self._busy_wait)
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         log.warning("%s: lost %d partitions", self.stage.name, len(partitions))
@@ -467,15 +477,11 @@ class ExactlyOnce:
         finally:
             self._forget(partitions)
 
-    def _works_of(self, partitions: Iterable[TopicPartition]) -> set[Work]:
-        numbers = {tp.partition for tp in partitions}
-        return {work for n in numbers & self._tasks.keys() for work in self._tasks[n].queue}
-
     def _forget(self, partitions: Iterable[TopicPartition]) -> None:
         lost = {(tp.topic, tp.partition) for tp in partitions}
         self._own(self._partitions - lost)
         self._at_end -= lost
-        for number in {partition for _, partition in lost}:
+        for number in _numbers(partitions):
             task = self._tasks.pop(number, None)
             if task is not None:
                 self._waiting_bytes -= sum(work.cause.size for work in task.queue)
@@ -517,3 +523,7 @@ class ExactlyOnce:
             self._commit_all()
             self._check()
             self._runner.wait(self._busy_wait)
+
+
+def _numbers(partitions: Iterable[TopicPartition]) -> set[int]:
+    return {tp.partition for tp in partitions}

@@ -97,6 +97,8 @@ class Book:
         self._write, self._prices, self._on_unknown = write, prices, on_unknown
         self._earlier = earlier
         self._results: dict[str, LedgerEntry] = {}
+        self.saving = 0
+        """Answers that are there and not in the ledger yet."""
         self._unknown: set[str] = set()
         self.taken_over: dict[str, int] = {}
         """For each input that a predecessor left uncommitted: where its entries begin."""
@@ -142,7 +144,11 @@ class Book:
         completion = await self._asked(question, ask, begin)
         entry = self._entry("result", page, question, completion.model)
         entry = _with_result(entry, completion, self._prices, time.monotonic() - began)
-        await self._put(page, entry)
+        self.saving += 1
+        try:
+            await self._put(page, entry)
+        finally:
+            self.saving -= 1
         if self._earlier is not None:
             self._earlier.add(entry)
         return completion

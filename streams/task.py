@@ -35,6 +35,11 @@ class Task:
             page = self._pages[work] = Page(stage, work.inputs)
             work.keep = partial(self._book.complete, page)
 
+    @property
+    def saving(self) -> bool:
+        """Whether an answer is there that is not in the ledger yet."""
+        return self._book is not None and self._book.saving > 0
+
     def ledger_position(self, done: Sequence[Work]) -> str:
         """What the next owner needs to know when these works are committed."""
         if self._book is None:

@@ -122,12 +122,12 @@ class Bench:
         """Waits until so many completions are in the ledger of the stage that asks."""
         self.wait_until(lambda: len(self.entries("result")) >= count)
 
-    def await_members(self, stage: str, count: int) -> None:
-        """Waits until a stage's group has so many members, all with partitions."""
+    def await_members(self, stage: str, count: int, *, sharing: bool = True) -> None:
+        """Waits until a stage's group has so many members, ``sharing``: all with partitions."""
 
         def there() -> bool:
             shares = self._shares(stage)
-            return len(shares) == count and all(shares)
+            return len(shares) == count and (all(shares) or not sharing)
 
         self.wait_until(there)
 

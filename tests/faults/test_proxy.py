@@ -4,16 +4,18 @@ import threading
 
 import pytest
 
-from tests.faults.conftest import Bench
+from tests.faults.conftest import CALLS, Bench
 from tests.support.broker import Broker
 from tests.support.proxy import (
     ADD_OFFSETS_TO_TXN,
     END_TXN,
+    PRODUCE,
     TXN_OFFSET_COMMIT,
     BlackHole,
     Held,
     LostReply,
     Proxy,
+    Silence,
 )
 
 COUNT = 200
@@ -120,6 +122,24 @@ def test_the_offsets_go_into_a_black_hole(bench: Bench, proxy: Proxy, api_key: i
     assert fault.struck.wait(180)
     bench.struck(0)
     bench.finish([worker])
+
+
+@pytest.mark.long
+@pytest.mark.fault("answers that can't be saved while their partitions are revoked")
+def test_a_revocation_waits_for_answers_to_be_saved(bench: Bench, proxy: Proxy) -> None:
+    answers = threading.Event()
+    bench.model.before = lambda: answers.wait(120)
+    bench.write(100)
+    first = bench.workers.start("ask")
+    bench.wait_until(lambda: bench.model.requests == CALLS)
+    # until its client gives these connections up, for longer than calls under way are waited for
+    silence = Silence(PRODUCE, proxy.links)
+    second = bench.workers.start("ask")
+    bench.await_members("ask", 2, sharing=False)
+    proxy.faults.append(silence)
+    answers.set()
+    bench.struck(0)
+    bench.finish([first, second, bench.workers.start("shout", "pair")])
 
 
 @pytest.mark.long

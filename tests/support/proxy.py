@@ -9,7 +9,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -18,6 +18,7 @@ from typing import Protocol
 from streams.local.ports import HOST
 from tests.support.net import reset
 
+PRODUCE = 0
 ADD_OFFSETS_TO_TXN = 25
 END_TXN = 26
 TXN_OFFSET_COMMIT = 28
@@ -120,6 +121,16 @@ class BlackHole:
         return False
 
 
+class Silence:
+    """Requests of one kind on the connections of a moment go in and nothing comes out."""
+
+    def __init__(self, api_key: int, links: Iterable[Link]) -> None:
+        self._api_key, self._links = api_key, set(links)
+
+    def __call__(self, request: Request, link: Link) -> bool:
+        return request.api_key != self._api_key or link not in self._links
+
+
 class Proxy:
     """Listens until closed. By default it changes nothing."""
 
@@ -139,7 +150,8 @@ class Proxy:
         """Whether replies come in pieces of a few bytes."""
         self.requests = 0
         """How many were forwarded."""
-        self._links: set[Link] = set()
+        self.links: set[Link] = set()
+        """The connections there are."""
         self._server = socket.create_server((HOST, port), backlog=100)
         threading.Thread(target=self._accept, name="proxy", daemon=True).start()
 
@@ -150,7 +162,7 @@ class Proxy:
 
     def reset_some(self, share: float = 1.0) -> None:
         """Breaks each connection with the given probability."""
-        for link in list(self._links):
+        for link in list(self.links):
             if self._random.random() < share:
                 link.reset()
 
@@ -177,7 +189,7 @@ class Proxy:
         for end in (client, broker):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         link = Link(client, broker)
-        self._links.add(link)
+        self.links.add(link)
         replies = threading.Thread(target=self._reply, args=(link,), daemon=True)
         replies.start()
         with suppress(OSError):
@@ -185,7 +197,7 @@ class Proxy:
         # what was sent is still to be read: a reset would throw it away
         _shut(broker, socket.SHUT_WR)
         replies.join()
-        self._links.discard(link)
+        self.links.discard(link)
         client.close()
         broker.close()
 
