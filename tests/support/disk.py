@@ -3,12 +3,13 @@
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-_MEGABYTE = 1 << 20
+_LEFT = 1 << 16
+_PIECE = 1 << 20
 
 
 @contextmanager
@@ -27,6 +28,12 @@ def small_disk(folder: Path) -> Iterator[Path]:
 def fill(disk: Path) -> Path:
     """Leaves less free than the answers need; the file to delete."""
     ballast = disk / "ballast"
-    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
-    ballast.write_bytes(bytes(free - _MEGABYTE // 16))
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):  # others write meanwhile
+        while (free := _free(disk)) > _LEFT:
+            file.write(bytes(min(free - _LEFT, _PIECE)))
     return ballast
+
+
+def _free(disk: Path) -> int:
+    found = os.statvfs(disk)
+    return found.f_bavail * found.f_frsize
