@@ -33,7 +33,7 @@ DEFAULTS: dict[str, Any] = {
     # a broker that hangs is given up after so long, rather than after a minute: others lead its
     # partitions by then
     "socket.timeout.ms": 10_000,
-    # as in the Java clients; librdkafka's default keeps a broker that is back waiting for 10 s
+    # as in the Java clients; librdkafka's default may keep a broker that is back waiting for 10 s
     "reconnect.backoff.max.ms": 1000,
     "fetch.wait.max.ms": 100,
     "fetch.error.backoff.ms": 50,

@@ -54,7 +54,7 @@ DEFAULTS: dict[str, Any] = {
     "socket.timeout.ms": int(TRANSACTION_TIMEOUT * 1000),
     # librdkafka's default, 100 ms, is waited in every back-to-back transaction
     "retry.backoff.ms": 1,
-    # as in the Java clients; librdkafka's default keeps a broker that is back waiting for 10 s
+    # as in the Java clients; librdkafka's default may keep a broker that is back waiting for 10 s
     "reconnect.backoff.max.ms": 1000,
     # the alternative forgets every broker it knew as soon as the last is away, and that it waited for
     # one of them as coordinator (librdkafka's issue 5511); one that stands still is replaced
