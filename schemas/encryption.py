@@ -25,6 +25,8 @@ MARK = "pressroom-aead:"
 _MARK = MARK.encode()
 # after the mark: what follows is plain; neither base64 nor Tink's own ciphertexts begin so
 _PLAIN = "="
+# a nonce and a tag, the shortest ciphertext of AES-GCM
+_LEAST = 28
 _LOCAL = "file://"
 # what Pressroom itself keeps of records and of what was asked and answered
 _ALWAYS = ("LedgerEntry.text", "DeadLetter.message", "Original.value")
@@ -67,14 +69,13 @@ class Cipher:
         """
         if not _is_ciphertext(value):
             return _unescaped(value)
+        ciphertext = _ciphertext(field, value)
         try:
-            if isinstance(value, bytes):
-                return self._opened(field, value[len(_MARK) :])
-            encoded = base64.b64decode(value[len(MARK) :], validate=True)
-            return self._opened(field, encoded).decode()
+            plain = self._opened(field, ciphertext)
+            return plain if isinstance(value, bytes) else plain.decode()
         except Stop:
             raise
-        except Exception as error:  # Tink's own errors, or no base64, or no UTF-8
+        except Exception as error:  # Tink's own errors, or no UTF-8
             raise DecodeError(f"{field} can't be decrypted with these keys: {error}") from None
 
     def _opened(self, field: str, ciphertext: bytes) -> bytes:
@@ -120,7 +121,7 @@ def decrypt(schema: Schema, data: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         Stop: a field is encrypted, and this process has no key.
-        DecodeError: a field can't be decrypted.
+        DecodeError: a field can't be decrypted, with whatever key.
     """
     change = _keyless if _cipher is None else _cipher.decrypt
     changed: dict[str, Any] = _walk(schema, data, change, {}, "", "")
@@ -141,6 +142,7 @@ def _unescaped(value: Any) -> Any:
 
 def _keyless(field: str, value: Any) -> Any:
     if _is_ciphertext(value):
+        _ciphertext(field, value)
         raise Stop(
             f"{field} is encrypted and there is no key: set PRESSROOM_ENCRYPTION_KEYS "
             "and PRESSROOM_KMS_KEY"
@@ -152,6 +154,20 @@ def _is_ciphertext(value: str | bytes) -> bool:
     if isinstance(value, str):
         return value.startswith(MARK) and not value.startswith(MARK + _PLAIN)
     return value.startswith(_MARK) and not value.startswith(_MARK + _PLAIN.encode())
+
+
+def _ciphertext(field: str, value: str | bytes) -> bytes:
+    """What follows the mark. Damage must not pass for a missing key: that would stop the worker."""
+    try:
+        if isinstance(value, bytes):
+            ciphertext = value[len(_MARK) :]
+        else:
+            ciphertext = base64.b64decode(value[len(MARK) :], validate=True)
+    except ValueError:
+        raise DecodeError(f"{field} begins as encrypted ones do, but is no base64") from None
+    if len(ciphertext) < _LEAST:
+        raise DecodeError(f"{field} begins as encrypted ones do, but is too short")
+    return ciphertext
 
 
 def _bytes(value: Any) -> bytes:

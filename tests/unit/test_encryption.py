@@ -162,6 +162,18 @@ def test_a_text_that_looks_encrypted_is_read_as_it_was_written(
     assert codec_for(Document).decode(codec_for(Document).encode(document)) == document
 
 
+@pytest.mark.parametrize("damaged", [MARK, f"{MARK}<{MARK}", f"{MARK}AAAA", f"{MARK}AA=A"])
+@pytest.mark.parametrize("keyed", [True, False])
+def test_what_only_begins_like_a_ciphertext_is_a_dead_letter_and_no_missing_key(
+    damaged: str, keyed: bool, keys: tuple[Path, str]
+) -> None:
+    plain = codec_for(Document)._to_avro(DOCUMENT)
+    encoded = codec_for(Document)._written(plain | {"text": damaged})
+    encryption.use(load_cipher(*keys, FIELDS) if keyed else None)
+    with pytest.raises(DecodeError, match=r"Document\.text begins as encrypted ones do, but is"):
+        codec_for(Document).decode(encoded)
+
+
 @pytest.mark.parametrize(
     ("field", "why"),
     [("Nothing.text", "no field"), ("Document.body", "no field"), ("Document", "no field"),
