@@ -82,10 +82,21 @@ def as_it_is(message: Message) -> bytes | None:
     return message.value()
 
 
-def decoded_and_encoded(message: Message) -> bytes:
-    """The same bytes, of a record that the program has had in its hands."""
+def _record(value: bytes) -> Any:
+    return schemaless_reader(BytesIO(value[HEADER:]), SCHEMA, None)
+
+
+def read(message: Message) -> bytes:
+    """The bytes as they came, of a record that the program has had in its hands."""
     value = message.value() or b""
-    record = schemaless_reader(BytesIO(value[HEADER:]), SCHEMA, None)
+    _record(value)
+    return value
+
+
+def decoded_and_encoded(message: Message) -> bytes:
+    """The same bytes, made anew of the record."""
+    value = message.value() or b""
+    record = _record(value)
     out = BytesIO()
     out.write(value[:HEADER])
     schemaless_writer(out, SCHEMA, record)
