@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from schemas.errors import RecordRejected, RetryLater, UsageError
-from streams.flow import Budget, Gate, Pace
+from streams.flow import Budget, Gate, Pace, Turn
 from streams.model import Completion, MaybePaid, Model, Overloaded, Request, Unreachable
 from streams.prices import Prices, load_prices
 
@@ -16,6 +16,7 @@ TRIES = 12
 """Requests made for one question, at most; with their pauses about four minutes."""
 
 _LONGEST_PAUSE = 30.0
+_AT_ONCE = 0.1
 _FIRST_GUESS = 100
 
 Begin = Callable[[], Awaitable[None]]
@@ -125,9 +126,9 @@ class Caller:
             self._budget.check()
             for limit in paces:
                 await limit.wait(guess)
-            await self._gate.enter(order)
+            turn = await self._gate.enter(order)
         try:
-            completion = await self._ask(request, begin)
+            completion = await self._ask(request, begin, turn)
             used = completion.prompt_tokens + completion.completion_tokens
             return completion
         finally:
@@ -135,16 +136,15 @@ class Caller:
             for limit in paces:
                 limit.correct(guess, used)
 
-    async def _ask(self, request: Request, begin: Begin) -> Completion:
-        began = asyncio.get_running_loop().time()
+    async def _ask(self, request: Request, begin: Begin, turn: Turn) -> Completion:
         try:
             self._budget.check()  # it may have been spent while this one waited
             await begin()
             completion = await self._model.complete(request)
         except BaseException as error:
-            self._gate.ended(began, error)
+            self._gate.ended(turn, error)
             raise
-        self._gate.ended(began)
+        self._gate.ended(turn)
         self._charge(completion)
         return completion
 
@@ -172,5 +172,6 @@ def _pause(attempt: int, error: RetryLater) -> float:
     jitter = random.uniform(0.8, 1.2)
     backoff = min(0.5 * 2.0 ** min(attempt - 1, 10), _LONGEST_PAUSE) * jitter
     if isinstance(error, Overloaded) and error.seconds is not None:
-        return max(error.seconds, min(backoff / 5, 1.0))  # at once only a few times
+        # who waits longer than he was told comes late each time, and finds nothing left
+        return error.seconds if error.seconds > _AT_ONCE else min(backoff / 5, 1.0)
     return backoff

@@ -11,6 +11,7 @@ import logging
 import math
 import random
 from heapq import heappop, heappush
+from typing import NamedTuple
 
 from schemas.errors import BudgetSpent, RecordRejected, RetryLater
 from streams.model import Overloaded
@@ -22,32 +23,43 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
+class Turn(NamedTuple):
+    """A call that was let through: its number, and when."""
+
+    number: int
+    at: float
+
+
 class Window:
     """How many calls may be under way: fewer when the endpoint refuses some, more when it takes all.
 
-    What a refusal (429) means shows when the others of its round come back. When half of a round are
-    refused, it meant everybody: nobody calls before the time the endpoint names, and then as many as it
-    took. When some are refused, the window shrinks to what was taken; if as many of the smaller window
-    are refused again, they are refused for other reasons, and the window opens. A window that held is
-    tried a little larger now and then. The calls of a bounded window follow each other evenly.
+    What a refusal (429) means shows by the calls that began after the refused one. When nearly all of
+    them are refused, too, it meant everybody: nobody calls before the time the endpoint names, and then
+    as many as it took. When some are refused, the window shrinks to what was taken; if as many of the
+    smaller window are refused again, they are refused for other reasons, and the window opens. A window
+    that held is tried a little larger now and then; the first refusal ends the trial. The calls of a
+    bounded window don't begin all at once; and evenly, once a window that held is refused: then it is
+    not their number that counts, but how many there are in a time.
     """
 
-    _FEW, _MANY = 5, 10
-    _REST, _LONGEST_REST = 16, 256
+    _FEW, _MANY, _MOST = 5, 10, 0.8
+    _REST, _LONGEST_REST = 8, 64
     _PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+    _LOOSE, _EVEN = 0.25, 1.0
 
     def __init__(self) -> None:
         self.size = math.inf
         """Calls at once; without bound until the endpoint refuses some."""
         self.under_way = 0
         self._goal, self._held = math.inf, 0.0
-        self._closed_at = self._closed_until = self._next = -math.inf
-        self._reopens = False
-        self._row, self._peak, self._closings = 0, 0.0, 0
+        self._closed_until = self._next = -math.inf
+        self._begun = self._changed = 0
+        self._reopens = self._told_when = False
+        self._row, self._row_began, self._peak, self._closings = 0, 0, 0.0, 0
         self._taken, self._refused, self._most = 0, 0, 0
         self._rounds, self._rest, self._step = 0, self._REST, 1
         self._tried: float | None = None
-        self._seconds = 0.0
+        self._seconds, self._spacing = 0.0, self._LOOSE
 
     def delay(self) -> float:
         """Seconds until another call may begin; infinite until one has ended."""
@@ -60,45 +72,62 @@ class Window:
         size = self.size if not self._row else max(1, min(self.size, self._peak - self._row))
         return math.inf if self.under_way >= size else max(0.0, self._next - _now())
 
-    def began(self) -> None:
+    def begin(self) -> Turn:
         """A call begins."""
         self.under_way += 1
+        self._begun += 1
         self._most = max(self._most, self.under_way)
-        self._next = _now() + self._seconds / self.size
+        self._next = _now() + self._spacing * self._seconds / self.size
+        return Turn(self._begun, _now())
 
-    def answered(self, began: float) -> None:
-        """The endpoint took a call that began then."""
+    def answered(self, call: Turn) -> None:
+        """The endpoint took a call."""
         self._taken += 1
-        self._seconds += (_now() - began - self._seconds) * (0.1 if self._seconds else 1.0)
-        if not self._reopens:
+        self._seconds += (_now() - call.at - self._seconds) * (0.1 if self._seconds else 1.0)
+        if not self._reopens and call.number > self._row_began:
             self._row = self._closings = 0
         of = self._taken + self._refused
         if of >= min(self.size, self._most) and (of >= self._MANY or not self._refused):
             self._conclude_round()
 
-    def refused(self, began: float, seconds: float | None) -> None:
+    def refused(self, call: Turn, seconds: float | None) -> None:
         """The endpoint refused a call because there are too many.
 
         Args:
-            began: when the call began.
+            call: the call.
             seconds: when to come again, if the endpoint said so.
         """
         if self._row == 0:
-            self._peak = min(self.size, self.under_way)
-        self._row += 1
-        if began < self._closed_at or self._reopens:
-            return  # the window is closed already
+            self._peak, self._row_began = min(self.size, self.under_way), call.number
+        self._row, self._row_began = self._row + 1, min(self._row_began, call.number)
+        if call.number <= self._changed or self._reopens:
+            return  # of a window that is another one by now
         self._refused += 1
-        if self._row >= max(self._FEW, self._peak / 2):
+        if self.size > self._held > 0:
+            self._step_back()
+            return
+        if self._held > 0:
+            self._spacing = self._EVEN
+        if self._row >= max(self._FEW, self._MOST * (self._begun - self._row_began)):
             self._close(seconds)
 
+    def _step_back(self) -> None:
+        taken = min(self.size, self.under_way) - 1  # what is under way besides the refused call
+        self.size = self._goal = max(self._held, taken)
+        self._changed, self._row = self._begun, 0
+        self._rest_longer()
+        self._begin_round()
+
+    def _rest_longer(self) -> None:
+        self._rounds, self._rest, self._step = 0, min(self._LONGEST_REST, self._rest * 2), 1
+
     def _close(self, seconds: float | None) -> None:
+        self._told_when = seconds is not None
         if seconds is None:
             seconds = min(self._PAUSE * 2.0**self._closings, self._LONGEST_PAUSE)
-        self._closed_at = _now()
-        self._closed_until = self._closed_at + seconds * random.uniform(
-            1, 1.05
-        )  # not all workers at once
+        self._changed = self._begun
+        # not all workers at once
+        self._closed_until = _now() + seconds * random.uniform(1, 1.05)
         self._reopens, self._closings = True, self._closings + 1
 
     def _reopen(self) -> None:
@@ -107,7 +136,8 @@ class Window:
             self._goal, self._rest = self._held, min(self._LONGEST_REST, self._rest * 2)
         else:
             self._goal, self._rest = max(1, int(self._peak) // 2), self._REST
-        self.size = min(taken, self._goal)
+        # when none was taken until a time that was named, it is the time that counts
+        self.size = self._goal if taken == 1 and self._told_when else min(taken, self._goal)
         self._reopens, self._row, self._tried = False, 0, None
         self._rounds, self._step = 0, 1
         self._begin_round()
@@ -119,9 +149,9 @@ class Window:
         elif self._tried is None:
             self._tried = part
             self.size = self._goal = max(1, int(min(self.size, self._most) * (1 - part)))
-            self._rounds, self._rest, self._step = 0, min(self._LONGEST_REST, self._rest * 2), 1
+            self._rest_longer()
         elif part >= self._tried / 2:
-            self.size = self._goal = math.inf
+            self.size, self._goal, self._held = math.inf, math.inf, 0.0
         self._begin_round()
 
     def _begin_round(self) -> None:
@@ -194,39 +224,39 @@ class Gate:
 
     def __init__(self) -> None:
         self.window, self.breaker = Window(), Breaker()
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[int, int, asyncio.Future[Turn]]] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    async def enter(self, order: int) -> None:
-        """Waits for its turn; every entry needs its :meth:`leave`.
+    async def enter(self, order: int) -> Turn:
+        """Waits for its turn, which it gives; every entry needs its :meth:`leave`.
 
         Args:
             order: the lower goes first; a call that was refused keeps its own.
         """
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        turn: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
         heappush(self._waiting, (order, id(turn), turn))
         self._admit()
         try:
-            await turn
+            return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self.breaker.given_up()
                 self.leave()
             raise
 
-    def ended(self, began: float, error: BaseException | None = None) -> None:
+    def ended(self, call: Turn, error: BaseException | None = None) -> None:
         """How a call went that was let through, before it leaves.
 
         Args:
-            began: when it began.
+            call: the call.
             error: why it gave no answer.
         """
         match error:
             case None | RecordRejected():
-                self.window.answered(began)
+                self.window.answered(call)
                 self.breaker.answered()
             case Overloaded():
-                self.window.refused(began, error.seconds)
+                self.window.refused(call, error.seconds)
                 self.breaker.answered()
             case RetryLater():
                 self.breaker.failed(str(error))
@@ -251,9 +281,8 @@ class Gate:
                 return
             _, _, turn = heappop(self._waiting)
             if not turn.done():  # else it was cancelled
-                self.window.began()
                 self.breaker.begun()
-                turn.set_result(None)
+                turn.set_result(self.window.begin())
 
 
 class _Bucket:
