@@ -15,6 +15,9 @@ from streams.prices import Prices, load_prices
 TRIES = 12
 """Requests made for one question, at most; with their pauses about four minutes."""
 
+REFUSALS = 36
+"""Requests beyond those that were refused as too many, which is no fault of the question's, at most."""
+
 _LONGEST_PAUSE = 30.0
 _AT_ONCE = 0.1
 _FIRST_GUESS = 100
@@ -99,7 +102,7 @@ class Caller:
             BudgetSpent: nothing more may be asked.
             Stop: the endpoint refuses every request.
         """
-        tries = failures = 0
+        tries = refusals = failures = 0
         order = next(self._orders)
         while True:
             try:
@@ -108,12 +111,15 @@ class Caller:
                 if park and isinstance(error, MaybePaid):
                     raise RecordRejected(f"maybe paid: {error}") from error
                 failures += 1
-                if not isinstance(error, Overloaded):
+                if isinstance(error, Overloaded):
+                    refusals += 1
+                else:
                     order = next(self._orders)  # it may be at fault itself: others try first
-                # while nobody can be reached no question is at fault: it waits as long as it takes
-                tries += not isinstance(error, Unreachable)
-                if tries >= TRIES:
-                    raise RecordRejected(f"gave up after {tries} tries: {error}") from error
+                    # while nobody can be reached no question is: it waits as long as it takes
+                    tries += not isinstance(error, Unreachable)
+                if tries >= TRIES or refusals >= REFUSALS:
+                    made = tries + refusals
+                    raise RecordRejected(f"gave up after {made} tries: {error}") from error
                 with self._waits():
                     await asyncio.sleep(_pause(failures, error))
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from schemas.errors import BudgetSpent, RecordRejected, RetryLater, Stop, UsageError
-from streams.calls import TRIES, Caller, Limits
+from streams.calls import REFUSALS, TRIES, Caller, Limits
 from streams.flow import Breaker, Pace
 from streams.model import Completion, MaybePaid, Overloaded, Request, Unreachable
 from streams.prices import Prices
@@ -100,6 +100,15 @@ def test_it_gives_up_after_so_many_tries_and_says_why() -> None:
     with pytest.raises(RecordRejected, match=r"^gave up after 12 tries: broken 11$"):
         one(endpoint)
     assert len(endpoint.asked) == TRIES == 12
+
+
+def test_a_busy_endpoint_is_given_more_time_and_not_all_of_it() -> None:
+    endpoint = failing(*(Overloaded("busy", 1.0) for _ in range(REFUSALS - 1)))
+    assert one(endpoint)[0] == DONE
+    endpoint = failing(*(Overloaded("busy", 1.0) for _ in range(99)))
+    with pytest.raises(RecordRejected, match=r"^gave up after 36 tries: busy$"):
+        one(endpoint)
+    assert len(endpoint.asked) == REFUSALS == 36
 
 
 def test_pauses_grow_up_to_a_cap() -> None:
