@@ -49,13 +49,25 @@ def _on(name: str, point: Failpoint, *, after: bool) -> None:
             point.hit()
         step(producer, *args)
         if after:
+            point.hit()
+
+    setattr(TransactionalProducer, name, wrapped)
+
+
+def _while_open(name: str, point: Failpoint) -> None:
+    """After a step of a transaction that has written an output, so that there is something to abort."""
+    step = getattr(TransactionalProducer, name)
+
+    def wrapped(producer: TransactionalProducer, *args: Any) -> None:
+        step(producer, *args)
+        if not all(topic.endswith(".state") for topic in producer._topics):
             point.hit(lambda: _flush(producer))
 
     setattr(TransactionalProducer, name, wrapped)
 
 
 def _flush(producer: TransactionalProducer) -> None:
-    """The records are on disk, so that there is something to abort."""
+    """The records are on disk."""
     assert producer._producer is not None
     producer._producer.flush(30)
 
@@ -64,14 +76,14 @@ POINTS: dict[str, Callable[[Failpoint], None]] = {
     "between answer and result": lambda point: _on_result(point, after=False),
     "after result": lambda point: _on_result(point, after=True),
     "before begin": lambda point: _on("write", point, after=False),
-    "after produce": lambda point: _on("write", point, after=True),
-    "between offsets and commit": lambda point: _on("_send_offsets", point, after=True),
+    "after produce": lambda point: _while_open("write", point),
+    "between offsets and commit": lambda point: _while_open("_send_offsets", point),
     "after commit": lambda point: _on("finish", point, after=True),
 }
 """Where a process can die; the one during a call is known to the model's endpoint alone."""
 
 ABORTING = ("after produce", "between offsets and commit")
-"""Points at which a transaction is open that has written something."""
+"""Points at which a transaction is open that has written an output."""
 
 
 def main() -> None:
