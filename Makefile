@@ -12,12 +12,13 @@ help:
 
 install: $(STAMP) ## set everything up in .venv
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml requirements-dev.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pressroom needs Python 3.11 or newer; set PYTHON=…")'
 	@test -x $(BIN)/python || { echo "Setting up .venv (once)…"; $(PYTHON) -m venv .venv; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=24.1'
 	@echo "Installing Pressroom and what it needs (once, about a minute)…"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $(STAMP)
 
 demo: $(STAMP) ## documents in, articles out, on a real Kafka and a real model
@@ -44,9 +45,13 @@ faults: $(STAMP) ## all fault tests, the long ones too, and a table of what they
 security: $(STAMP) ## all tests of TLS, rights, secrets and encryption, the long ones too
 	$(BIN)/pytest tests/security -m 'long or not long'
 
-lock: $(STAMP) ## pin what pyproject.toml asks for, for the image
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-annotate --upgrade \
-	  --custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
+LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-annotate \
+	  --upgrade --custom-compile-command 'make lock'
+
+lock: $(STAMP) ## pin what pyproject.toml asks for, for the image and for .venv, and what is compared
+	@$(LOCK) --output-file requirements.lock pyproject.toml
+	@$(LOCK) --extra dev --constraints requirements.lock --output-file requirements-dev.lock pyproject.toml
+	@$(LOCK) --output-file benchmarks/peers/requirements.lock benchmarks/peers/requirements.in
 
 lint: $(STAMP) ## ruff, mypy and the layout
 	$(BIN)/ruff check .
@@ -57,10 +62,10 @@ lint: $(STAMP) ## ruff, mypy and the layout
 bench: $(STAMP) ## throughput, latency and slow calls beside a hand-written loop
 	@$(BIN)/python -m benchmarks
 
-$(PEERS): benchmarks/peers/requirements.txt benchmarks/jars.py $(STAMP)
+$(PEERS): benchmarks/peers/requirements.lock benchmarks/jars.py $(STAMP)
 	@test -x .venv-peers/bin/python || { echo "Setting up .venv-peers (once)…"; $(PYTHON) -m venv .venv-peers; }
 	@echo "Installing what Pressroom is compared with (once, about a minute)…"
-	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r benchmarks/peers/requirements.lock
 	@$(BIN)/python -m benchmarks.jars
 	@touch $(PEERS)
 
