@@ -12,16 +12,13 @@ from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from schemas.errors import Fenced, OutcomeUnknown, Refused, RetryLater, Stop, TransactionAborted
 from schemas.message import Outgoing
 from schemas.topics import MAX_KEPT_BYTES
-
-if TYPE_CHECKING:
-    from confluent_kafka._types import HeadersType
 
 log = logging.getLogger(__name__)
 
@@ -181,8 +178,7 @@ class TransactionalProducer:
         self._began = time.monotonic()
         try:
             self._producer.begin_transaction()
-            for record in records:
-                self._write(self._producer, record)
+            self._write(self._producer, records)
         except KafkaException as failure:
             self._failed(self._cause(failure.args[0]))
         except RecordRefused:
@@ -207,23 +203,25 @@ class TransactionalProducer:
 
     # --- steps --------------------------------------------------------------------------------
 
-    def _write(self, producer: Producer, record: Outgoing) -> None:
-        topic, key, value, found, partition = record
-        self._topics.add(topic)
-        headers = cast("HeadersType", found)
-        large = value is not None and len(value) > _WATCHED_BYTES
-        watcher: Any = self._watcher(record) if large else None
-        while True:
-            try:
-                producer.produce(topic, value, key, partition, on_delivery=watcher, headers=headers)
-                return
-            except BufferError:
-                producer.poll(0.1)  # the queue is full: wait until some of it is sent
-            except KafkaException as failure:
-                error: KafkaError = failure.args[0]
-                if error.code() in _REFUSED:
-                    raise RecordRefused(record, error.str()) from failure
-                raise
+    def _write(self, producer: Producer, records: Iterable[Outgoing]) -> None:
+        produce: Any = producer.produce
+        for record in records:
+            topic, key, value, headers, partition = record
+            self._topics.add(topic)
+            watcher = None
+            if value is not None and len(value) > _WATCHED_BYTES:
+                watcher = self._watcher(record)
+            while True:
+                try:
+                    produce(topic, value, key, partition, on_delivery=watcher, headers=headers)
+                    break
+                except BufferError:
+                    producer.poll(0.1)  # the queue is full: wait until some of it is sent
+                except KafkaException as failure:
+                    error: KafkaError = failure.args[0]
+                    if error.code() in _REFUSED:
+                        raise RecordRefused(record, error.str()) from failure
+                    raise
 
     def _watcher(self, record: Outgoing) -> Callable[[KafkaError | None, object], None]:
         """Only large records are refused for good, so only those are watched."""

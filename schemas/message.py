@@ -18,11 +18,12 @@ Headers follow CloudEvents' Kafka binding in binary mode (``ce_…``) and W3C Tr
 
 import json
 import time
+from binascii import hexlify
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from functools import cache
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 Headers = list[tuple[str, bytes | None]]
 
@@ -77,6 +78,21 @@ class Outgoing(NamedTuple):
     value: bytes | None
     headers: Headers
     partition: int = -1
+
+
+_make: Any = tuple.__new__
+
+
+def received(fields: tuple[Any, ...]) -> Received:
+    """The same as ``Received(*fields)`` in half the time: it is made for every record there is."""
+    made: Received = _make(Received, fields)
+    return made
+
+
+def outgoing(fields: tuple[Any, ...]) -> Outgoing:
+    """The same as ``Outgoing(*fields)``, all five, in half the time."""
+    made: Outgoing = _make(Outgoing, fields)
+    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +163,11 @@ _clock = _Clock()
 
 def record_id(*parts: str) -> str:
     """A deterministic id: 32 hexadecimal digits made of the parts."""
-    return _digest("\0".join(parts).encode("utf-8", "surrogatepass"))
+    return _digest("\0".join(parts).encode("utf-8", "surrogatepass")).decode()
 
 
-def _digest(content: bytes) -> str:
-    return blake2b(content, digest_size=16).hexdigest()
+def _digest(content: bytes) -> bytes:
+    return hexlify(blake2b(content, digest_size=16).digest())
 
 
 @cache
@@ -195,13 +211,17 @@ class Lineage:
         known = dict(headers)
         self._positions = first = f"{topic}:{partition}:{offset}".encode()
         self._ids = known.get("ce_id") or first
-        for other in inputs[1:]:
-            position = str(other.position).encode()
-            self._positions += b"," + position
-            self._ids += b"\0" + (dict(other.headers).get("ce_id") or position)
+        if len(inputs) > 1:
+            self._add(inputs[1:])
         self._parent = known.get("traceparent")
         self._origin = known.get("ce_origin") or first
         self._calls = known.get("ce_calls")
+
+    def _add(self, others: Sequence[Received]) -> None:
+        for other in others:
+            position = str(other.position).encode()
+            self._positions += b"," + position
+            self._ids += b"\0" + (dict(other.headers).get("ce_id") or position)
 
     def headers(
         self, ce_type: str, part: int, parts: int, own: Sequence[Call] = (), apart: str = ""
@@ -217,7 +237,7 @@ class Lineage:
         """
         source, kind = _constant("ce_source", self._stage), _constant("ce_type", ce_type)
         content = b"%b\0%b\0%b\0%d" % (source[1], self._ids, kind[1], part)
-        ce_id = _digest(content + apart.encode() if apart else content).encode()
+        ce_id = _digest(content + apart.encode() if apart else content)
         headers: Headers = [
             _VERSION,
             ("ce_id", ce_id),

@@ -307,18 +307,17 @@ def _maker(cls: type) -> Callable[[dict[str, Any]], Any]:
     """The same as ``cls(**data)``, in half the time when every field is given."""
     if hasattr(cls, "__post_init__"):
         return lambda data: cls(**data)
-    # what a frozen class's own __init__ does, without looking each setter up
-    setters = [(f.name, cls.__dict__[f.name].__set__) for f in dataclasses.fields(cls)]
-    new, count = object.__new__, len(setters)
-
-    def make(data: dict[str, Any]) -> Any:
-        if len(data) != count:
-            return cls(**data)
-        made: Any = new(cls)
-        for name, set_field in setters:
-            set_field(made, data[name])
-        return made
-
+    # what a frozen class's own __init__ does, written out without looking each setter up
+    names = [f.name for f in dataclasses.fields(cls)]
+    setters = {f"set_{name}": cls.__dict__[name].__set__ for name in names}
+    steps = "".join(f"    set_{name}(made, data[{name!r}])\n" for name in names)
+    source = (
+        f"def make(data):\n    if len(data) != {len(names)}:\n        return cls(**data)\n"
+        f"    made = new(cls)\n{steps}    return made\n"
+    )
+    scope: dict[str, Any] = {"new": object.__new__, "cls": cls, **setters}
+    exec(source, scope)  # as dataclass() itself does; the names are those of fields
+    make: Callable[[dict[str, Any]], Any] = scope["make"]
     return make
 
 

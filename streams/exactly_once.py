@@ -121,7 +121,6 @@ class ExactlyOnce:
         self._at_end: set[Partition] = set()
         self._assigned = False
         self._paused: bool | None = False
-        self._waiting_bytes = 0
         self._ender = ThreadPoolExecutor(1, f"{self.stage.name}-commit")
         self._ending: Future[None] | None = None
         self._batch: Batch = []
@@ -208,7 +207,7 @@ class ExactlyOnce:
         room = self._room()
         if room <= 0:
             self._runner.wait(self._busy_wait)
-            if self._finished() and not self._in_trouble:
+            if self._any_finished() and not self._in_trouble:
                 return  # room will be made by committing
             self._pause()  # polling must go on, or the group takes this member for dead
         else:
@@ -227,26 +226,27 @@ class ExactlyOnce:
             self.idle = self._is_idle()
             return []
         # the first is queued before more are fetched: fetching may revoke its partition
-        accepted = [self._accept(first)]
-        accepted += [self._accept(m) for m in self._consumer.consume(min(most, BATCH), 0)]
-        return [work for work in accepted if work is not None]
+        return self._accept([first]) + self._accept(self._consumer.consume(min(most, BATCH), 0))
 
-    def _accept(self, message: Message) -> Work | None:
-        if message.error() is not None:
-            self._noted(message)
-            return None
-        received = to_received(message)
-        task = self._tasks.get(received.partition)
-        if task is None:
-            return None
-        self.idle = False
-        if self._at_end:
-            self._at_end.discard((received.topic, received.partition))
-        self._waiting_bytes += received.size
-        work = None if task.held else self._take_in(task, received)
-        if work is None:
-            task.held.append(received)
-        return work
+    def _accept(self, messages: Iterable[Message]) -> list[Work]:
+        accepted = []
+        for message in messages:
+            if message.error() is not None:
+                self._noted(message)
+                continue
+            received = to_received(message)
+            task = self._tasks.get(received.partition)
+            if task is None:
+                continue
+            self.idle = False
+            if self._at_end:
+                self._at_end.discard((received.topic, received.partition))
+            work = None if task.held else self._take_in(task, received)
+            if work is not None:
+                accepted.append(work)
+            else:
+                task.hold(received)
+        return accepted
 
     def _take_in(self, task: Task, received: Received) -> Work | None:
         """None when the registry is away that knows the input's schema."""
@@ -254,17 +254,17 @@ class ExactlyOnce:
             work = self._processor.accept(received, task.state)
         except RetryLater:  # the registry's client has said so, and asks again when it is time
             return None
-        if work.outgoing is None and self._ledger is not None:
+        if self._ledger is not None and work.outgoing is None:
             task.open_page(self.stage.full_name, work)
             work.keep = self._presence.keeping(work.keep)
-        task.queue.append(work)
+        task.put(work)
         return work
 
     def _accept_held(self) -> list[Work]:
         accepted = []
         for task in self._tasks.values():
             while task.held and (work := self._take_in(task, task.held[0])) is not None:
-                task.held.popleft()
+                task.release()
                 accepted.append(work)
         return accepted
 
@@ -282,14 +282,14 @@ class ExactlyOnce:
             log.info("%s: %s", self.stage.name, error.str())
 
     def _room(self) -> int:
-        if self._waiting_bytes >= MAX_WAITING_BYTES:
+        if sum(task.size for task in self._tasks.values()) >= MAX_WAITING_BYTES:
             return 0
         return self._most_waiting - self.in_work
 
     @property
     def in_work(self) -> int:
         """Inputs taken in and not committed yet."""
-        return sum(len(task.queue) + len(task.held) for task in self._tasks.values())
+        return sum(map(len, self._tasks.values()))
 
     @property
     def _in_trouble(self) -> bool:
@@ -371,6 +371,9 @@ class ExactlyOnce:
         prefixes = ((task, task.finished()) for task in self._tasks.values())
         return [(task, works) for task, works in prefixes if works]
 
+    def _any_finished(self) -> bool:
+        return any(t.queue and t.queue[0].outgoing is not None for t in self._tasks.values())
+
     def _to_confirm(self) -> Batch:
         """Batches of nothing, while it is uncertain whether this is a member: see :class:`Presence`."""
         if self._presence.certain:
@@ -379,9 +382,7 @@ class ExactlyOnce:
 
     def _done(self, batch: Batch) -> None:
         for task, works in batch:
-            for work in works:
-                task.done()
-                self._waiting_bytes -= work.cause.size
+            task.done(len(works))
             self.committed += len(works)
 
     def _settle(self) -> bool:
@@ -397,7 +398,6 @@ class ExactlyOnce:
             done = task.forget_below(committed)
             # others may have done what is still under way here
             self._runner.drop(work for work in done if work.outgoing is None)
-            self._waiting_bytes -= sum(work.cause.size for work in done)
             self.committed += len(done)
         self._unknown = False
         return True
@@ -484,8 +484,6 @@ class ExactlyOnce:
         for number in _numbers(partitions):
             task = self._tasks.pop(number, None)
             if task is not None:
-                self._waiting_bytes -= sum(work.cause.size for work in task.queue)
-                self._waiting_bytes -= sum(received.size for received in task.held)
                 self._runner.drop(task.queue)
 
     def _restored(self, numbers: Collection[int]) -> dict[int, JoinState]:

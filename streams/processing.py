@@ -9,7 +9,15 @@ from typing import Any
 
 from schemas.codec import SINGLE_OBJECT, Codec, Framing
 from schemas.errors import RecordRejected, Stop, UsageError
-from schemas.message import Call, Lineage, Outgoing, Received, origin_of, record_id
+from schemas.message import (
+    Call,
+    Lineage,
+    Outgoing,
+    Received,
+    origin_of,
+    outgoing,
+    record_id,
+)
 from schemas.records import DeadLetter, Filtered, Header, Original
 from schemas.secrets import redact
 from schemas.topics import Bound, dead_letters_of, filtered_of
@@ -41,13 +49,15 @@ def from_original(original: Original) -> Received:
 class Work:
     """One input on its way: its stage call, if it gives rise to one, and what it became."""
 
-    __slots__ = ("cause", "dropped", "inputs", "keep", "kept", "outgoing", "records")
+    __slots__ = ("cause", "dropped", "inputs", "keep", "kept", "outgoing", "records", "size")
 
     def __init__(
         self, cause: Received, inputs: Sequence[Received] = (), records: Sequence[Any] = ()
     ) -> None:
         self.cause = cause
         """The input whose offset is committed when this is."""
+        self.size = cause.size
+        """Its bytes."""
         self.inputs = inputs
         """The inputs of the call: the cause alone, or what a join brought together."""
         self.records = records
@@ -201,11 +211,12 @@ class Processor:
             RetryLater: the registry, which knows the record's schema, does not answer; nothing was
                 taken in.
         """
+        topic, _, _, _, key, value, _ = received
         try:
-            record = self._codecs[received.topic].decode(received.value)
+            record = self._codecs[topic].decode(value)
         except RecordRejected as error:
             return self._rejected(Work(received, (received,)), error)
-        if received.key is None:
+        if key is None:
             received = self._with_key(received, record)
         if state is None:
             return Work(received, (received,), (record,))
@@ -234,17 +245,19 @@ class Processor:
         Raises:
             Stop: what is wrong concerns every record.
         """
-        llm = self._llm(work) if self.stage.uses_llm else None
+        llm = None if self.caller is None else self._llm(work)
         try:
             if llm is None:
                 returned = await self._function(*work.records)
+                work.outgoing = self._outputs(work, returned)
             else:
                 returned = await self._function(*work.records, llm)
-            work.outgoing = self._outputs(work, returned, llm)
+                work.outgoing = self._outputs(work, returned, llm.calls)
         except (Stop, UsageError):
             raise
         except Exception as error:  # a stage's function may raise anything; the record is at fault
             self._rejected(work, error, llm)
+        work.records = ()  # nobody needs them any more, and works wait for their commit
 
     def _llm(self, work: Work) -> Llm:
         assert self.caller is not None
@@ -257,24 +270,28 @@ class Processor:
 
     # --- out ----------------------------------------------------------------------------------
 
-    def _outputs(self, work: Work, returned: Any, llm: Llm | None) -> list[Outgoing]:
+    def _outputs(self, work: Work, returned: Any, calls: Sequence[Call] = ()) -> list[Outgoing]:
         lineage = Lineage(self._source, work.inputs)
+        if isinstance(returned, (list, tuple)):
+            parts = len(returned)
+            outputs = [
+                self._output(work, item, lineage, part, parts, calls)
+                for part, item in enumerate(returned)
+            ]
+            return outputs or [self._filtered_mark(work, lineage)]
         if returned is None:
             return [self._filtered_mark(work, lineage)]
-        items = returned if isinstance(returned, (list, tuple)) else (returned,)
-        calls, parts = llm.calls if llm is not None else (), len(items)
-        outputs = [
-            self._output(work, item, lineage, part, parts, calls) for part, item in enumerate(items)
-        ]
-        return outputs or [self._filtered_mark(work, lineage)]
+        return [self._output(work, returned, lineage, 0, 1, calls)]
 
     def _output(
         self, work: Work, item: Any, lineage: Lineage, part: int, parts: int, calls: Sequence[Call]
     ) -> Outgoing:
-        route, record = self._destination(item)
-        first = work.inputs[0]
-        if record is work.records[0] and route.codec.is_current(first.value):
-            value = first.value or b""  # passed on as it came: records are immutable
+        route, record = self._route_of.get(type(item)), item
+        if route is None:
+            route, record = self._bound_for(item)
+        topic, partition, _, _, key, first, _ = work.inputs[0]
+        if record is work.records[0] and route.codec.is_current(first):
+            value = first or b""  # passed on as it came: records are immutable
         else:
             value = route.codec.encode(record)
         if len(value) > route.max_bytes:
@@ -282,15 +299,18 @@ class Processor:
                 f"the {type(record).__name__} has {len(value):,} bytes; "
                 f"{route.name} takes {route.max_bytes:,}"
             )
-        key = first.key if route.key is None else str(getattr(record, route.key)).encode()
+        came_with = key
+        if route.key is not None:
+            key = str(getattr(record, route.key)).encode()
         # the same key keeps its partition, whatever partitioner the first producer used
-        stays = key == first.key and first.topic in route.as_many_partitions
+        if key != came_with or topic not in route.as_many_partitions:
+            partition = -1
         headers = lineage.headers(route.ce_type, part, parts, calls)
-        return Outgoing(route.name, key, value, headers, first.partition if stays else -1)
+        return outgoing((route.name, key, value, headers, partition))
 
-    def _destination(self, item: Any) -> tuple["_Route", Any]:
-        route, record = self._route_of.get(type(item)), item
-        if route is None and isinstance(item, Bound):
+    def _bound_for(self, item: Any) -> tuple["_Route", Any]:
+        route, record = None, item
+        if isinstance(item, Bound):
             route, record = self._routes.get(item.topic.name), item.record
         if route is None or type(record) is not route.record:
             where = f" for {item.topic.name}" if record is not item else ""

@@ -7,6 +7,7 @@ the page of the ledger that go with them; what may be committed is a finished pr
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice, takewhile
 
 from confluent_kafka import TopicPartition
 
@@ -27,7 +28,26 @@ class Task:
         self.queue: deque[Work] = deque()
         self.held: deque[Received] = deque()
         """Inputs behind one whose schema is not known yet, and it itself: they can't be read so far."""
+        self.size = 0
+        """Bytes of the inputs it holds."""
         self._pages: dict[Work, Page] = {}
+
+    def __len__(self) -> int:
+        return len(self.queue) + len(self.held)
+
+    def put(self, work: Work) -> None:
+        """Queues a work."""
+        self.queue.append(work)
+        self.size += work.size
+
+    def hold(self, received: Received) -> None:
+        """Keeps an input that can't be read yet."""
+        self.held.append(received)
+        self.size += received.size
+
+    def release(self) -> None:
+        """Takes out the first input that was held."""
+        self.size -= self.held.popleft().size
 
     def open_page(self, stage: str, work: Work) -> None:
         """Gives a work that will ask the model its page in the ledger."""
@@ -48,32 +68,33 @@ class Task:
         inputs = {positions(work.inputs) for work in done} if self._book.taken_over else ()
         return to_metadata(position(self._book, [self._pages[work] for work in left], inputs))
 
-    def done(self) -> Work:
-        """Takes out the first work, which is committed."""
-        work = self.queue.popleft()
-        self._pages.pop(work, None)
-        if self._book is not None:
-            self._book.done(work.inputs, work.cause)
-        return work
+    def done(self, count: int) -> None:
+        """Takes out the first works, which are committed."""
+        for _ in range(count):
+            work = self.queue.popleft()
+            self.size -= work.size
+            if self._book is not None:
+                self._pages.pop(work, None)
+                self._book.done(work.inputs, work.cause)
 
     def finished(self) -> list[Work]:
         """The works that may be committed: no unfinished one stands before them."""
         found: list[Work] = []
-        for work in self.queue:
-            if work.outgoing is None or len(found) == MAX_TRANSACTION:
+        for work in islice(self.queue, MAX_TRANSACTION):
+            if work.outgoing is None:
                 break
             found.append(work)
         return found
 
     def forget_below(self, committed: Mapping[Partition, int]) -> list[Work]:
         """Takes out the works whose offsets turn out to be committed."""
-        done = []
-        while self.queue:
-            cause = self.queue[0].cause
-            if cause.offset >= committed.get((cause.topic, cause.partition), 0):
-                break
-            done.append(self.done())
+        done = list(takewhile(lambda work: _is_below(work.cause, committed), self.queue))
+        self.done(len(done))
         return done
+
+
+def _is_below(cause: Received, committed: Mapping[Partition, int]) -> bool:
+    return cause.offset < committed.get((cause.topic, cause.partition), 0)
 
 
 Batch = list[tuple[Task, list[Work]]]
