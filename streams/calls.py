@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from schemas.errors import RecordRejected, RetryLater, UsageError
-from streams.flow import Budget, Gate, Pace, Turn
+from streams.flow import Budget, Gate, Pace
 from streams.model import Completion, MaybePaid, Model, Overloaded, Request, Unreachable
 from streams.prices import Prices, load_prices
+from streams.window import Turn
 
 TRIES = 12
 """Requests made for one question, at most; with their pauses about four minutes."""

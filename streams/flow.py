@@ -1,9 +1,9 @@
 """How fast the endpoint may be asked: flow control for everything one worker asks.
 
-Four things decide when the next call may begin: how many calls the endpoint takes at once
-(:class:`Window`), whether it is there at all (:class:`Breaker`), the limits on requests and tokens per
-minute (:class:`Pace`), and what may be spent (:class:`Budget`). :class:`Gate` asks the first two and
-lets calls through in the order they came. Times are the event loop's, in seconds.
+Four things decide when the next call may begin: how many calls the endpoint takes
+(:mod:`streams.window`), whether it is there at all (:class:`Breaker`), the limits on requests and
+tokens per minute (:class:`Pace`), and what may be spent (:class:`Budget`). :class:`Gate` asks the first
+two and lets calls through in the order they came. Times are the event loop's, in seconds.
 """
 
 import asyncio
@@ -11,162 +11,12 @@ import logging
 import math
 import random
 from heapq import heappop, heappush
-from typing import NamedTuple
 
 from schemas.errors import BudgetSpent, RecordRejected, RetryLater
 from streams.model import Overloaded
+from streams.window import Turn, Window, now
 
 log = logging.getLogger(__name__)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-class Turn(NamedTuple):
-    """A call that was let through: its number, and when."""
-
-    number: int
-    at: float
-
-
-class Window:
-    """How many calls may be under way: fewer when the endpoint refuses some, more when it takes all.
-
-    What a refusal (429) means shows by the calls that began after the refused one. When nearly all of
-    them are refused, too, it meant everybody: nobody calls before the time the endpoint names, and then
-    as many as it took. When some are refused, the window shrinks to what was taken; if as many of the
-    smaller window are refused again, they are refused for other reasons, and the window opens. A window
-    that held is tried a little larger now and then; the first refusal ends the trial. The calls of a
-    bounded window don't begin all at once; and evenly, once a window that held is refused: then it is
-    not their number that counts, but how many there are in a time.
-    """
-
-    _FEW, _MANY, _MOST = 5, 10, 0.8
-    _REST, _LONGEST_REST = 8, 64
-    _PAUSE, _LONGEST_PAUSE = 0.5, 30.0
-    _LOOSE, _EVEN = 0.25, 1.0
-
-    def __init__(self) -> None:
-        self.size = math.inf
-        """Calls at once; without bound until the endpoint refuses some."""
-        self.under_way = 0
-        self._goal, self._held = math.inf, 0.0
-        self._closed_until = self._next = -math.inf
-        self._begun = self._changed = 0
-        self._reopens = self._told_when = False
-        self._row, self._row_began, self._peak, self._closings = 0, 0, 0.0, 0
-        self._taken, self._refused, self._most = 0, 0, 0
-        self._rounds, self._rest, self._step = 0, self._REST, 1
-        self._tried: float | None = None
-        self._seconds, self._spacing = 0.0, self._LOOSE
-
-    def delay(self) -> float:
-        """Seconds until another call may begin; infinite until one has ended."""
-        closed = self._closed_until - _now()
-        if closed > 0:
-            return closed
-        if self._reopens:
-            self._reopen()
-        # a refused call's place stays empty until it is known what its refusal meant
-        size = self.size if not self._row else max(1, min(self.size, self._peak - self._row))
-        return math.inf if self.under_way >= size else max(0.0, self._next - _now())
-
-    def begin(self) -> Turn:
-        """A call begins."""
-        self.under_way += 1
-        self._begun += 1
-        self._most = max(self._most, self.under_way)
-        self._next = _now() + self._spacing * self._seconds / self.size
-        return Turn(self._begun, _now())
-
-    def answered(self, call: Turn) -> None:
-        """The endpoint took a call."""
-        self._taken += 1
-        self._seconds += (_now() - call.at - self._seconds) * (0.1 if self._seconds else 1.0)
-        if not self._reopens and call.number > self._row_began:
-            self._row = self._closings = 0
-        of = self._taken + self._refused
-        if of >= min(self.size, self._most) and (of >= self._MANY or not self._refused):
-            self._conclude_round()
-
-    def refused(self, call: Turn, seconds: float | None) -> None:
-        """The endpoint refused a call because there are too many.
-
-        Args:
-            call: the call.
-            seconds: when to come again, if the endpoint said so.
-        """
-        if self._row == 0:
-            self._peak, self._row_began = min(self.size, self.under_way), call.number
-        self._row, self._row_began = self._row + 1, min(self._row_began, call.number)
-        if call.number <= self._changed or self._reopens:
-            return  # of a window that is another one by now
-        self._refused += 1
-        if self.size > self._held > 0:
-            self._step_back()
-            return
-        if self._held > 0:
-            self._spacing = self._EVEN
-        if self._row >= max(self._FEW, self._MOST * (self._begun - self._row_began)):
-            self._close(seconds)
-
-    def _step_back(self) -> None:
-        taken = min(self.size, self.under_way) - 1  # what is under way besides the refused call
-        self.size = self._goal = max(self._held, taken)
-        self._changed, self._row = self._begun, 0
-        self._rest_longer()
-        self._begin_round()
-
-    def _rest_longer(self) -> None:
-        self._rounds, self._rest, self._step = 0, min(self._LONGEST_REST, self._rest * 2), 1
-
-    def _close(self, seconds: float | None) -> None:
-        self._told_when = seconds is not None
-        if seconds is None:
-            seconds = min(self._PAUSE * 2.0**self._closings, self._LONGEST_PAUSE)
-        self._changed = self._begun
-        # not all workers at once
-        self._closed_until = _now() + seconds * random.uniform(1, 1.05)
-        self._reopens, self._closings = True, self._closings + 1
-
-    def _reopen(self) -> None:
-        taken = max(1, int(self._peak) - self._row)
-        if self._peak > self._held > 0:
-            self._goal, self._rest = self._held, min(self._LONGEST_REST, self._rest * 2)
-        else:
-            self._goal, self._rest = max(1, int(self._peak) // 2), self._REST
-        # when none was taken until a time that was named, it is the time that counts
-        self.size = self._goal if taken == 1 and self._told_when else min(taken, self._goal)
-        self._reopens, self._row, self._tried = False, 0, None
-        self._rounds, self._step = 0, 1
-        self._begin_round()
-
-    def _conclude_round(self) -> None:
-        part = self._refused / (self._taken + self._refused)
-        if part == 0:
-            self._grow()
-        elif self._tried is None:
-            self._tried = part
-            self.size = self._goal = max(1, int(min(self.size, self._most) * (1 - part)))
-            self._rest_longer()
-        elif part >= self._tried / 2:
-            self.size, self._goal, self._held = math.inf, math.inf, 0.0
-        self._begin_round()
-
-    def _begin_round(self) -> None:
-        self._taken = self._refused = 0
-        self._most = self.under_way
-
-    def _grow(self) -> None:
-        self._tried, self._held = None, self.size
-        if self.size < self._goal:
-            self.size = min(self.size * 2, self._goal)
-            return
-        self._rounds += 1
-        if self._rounds >= self._rest:
-            self.size = self._goal = self.size + self._step
-            self._rounds, self._step = self._rounds - 1, self._step * 2
 
 
 class Breaker:
@@ -190,7 +40,7 @@ class Breaker:
         """Seconds until a call may begin; infinite while another one tries."""
         if not self.open:
             return 0.0
-        return math.inf if self._trying else max(0.0, self._until - _now())
+        return math.inf if self._trying else max(0.0, self._until - now())
 
     def begun(self) -> None:
         """A call begins; while the circuit is open it is the one that tries."""
@@ -210,7 +60,7 @@ class Breaker:
             return
         beyond = self._failures - self.FAILURES
         pause = min(self._PAUSE * 2.0 ** min(beyond, 8), self._LONGEST_PAUSE)
-        self._until = _now() + pause * random.uniform(0.8, 1.2)
+        self._until = now() + pause * random.uniform(0.8, 1.2)
         if beyond in (0, 4) or beyond % 10 == 0:
             log.warning("the model endpoint is down, its stages wait: %s", reason)
 
@@ -295,9 +145,9 @@ class _Bucket:
 
     def take(self, amount: float, share: float) -> float:
         """Takes it out; gives the seconds to wait before using it."""
-        now = _now()
-        gained = (now - self._at) * self._rate * share if self._at > -math.inf else 0.0
-        self._level, self._at = min(self._burst, self._level + gained), now
+        at = now()
+        gained = (at - self._at) * self._rate * share if self._at > -math.inf else 0.0
+        self._level, self._at = min(self._burst, self._level + gained), at
         # more than there is may be taken once there is anything; the next one waits for it
         short = max(0.0, min(amount, self._burst) - self._level)
         self._level -= amount

@@ -1,6 +1,7 @@
 """The one place that calls: retries, flow control, limits, budgets; endpoints in virtual time."""
 
 import asyncio
+import math
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -166,6 +167,55 @@ def test_it_begins_once_and_when_it_is_its_turn() -> None:
 
 # --- as much as the endpoint takes -----------------------------------------------------------
 
+Take = Callable[[float], float | None]
+"""Given the time: None if a call is taken then, else the seconds until one will be."""
+
+
+def beyond_a_network(take: Take, told: bool = True, whole_seconds: bool = False) -> Endpoint:
+    """Takes calls as ``take`` says; whoever is refused hears of it a little later."""
+    chance = random.Random(5)
+
+    async def reply() -> Completion:
+        await asyncio.sleep(chance.uniform(0.001, 0.006))
+        left = take(asyncio.get_running_loop().time())
+        if left is not None:
+            await asyncio.sleep(chance.uniform(0.001, 0.006))
+            seconds = float(math.ceil(left)) if whole_seconds else left
+            raise Overloaded("too many", seconds if told else None)
+        await asyncio.sleep(chance.expovariate(1 / 0.2))
+        return DONE
+
+    return Endpoint(reply)
+
+
+def by_periods(most: int, seconds: float) -> Take:
+    """So many in each period."""
+    taken: dict[int, int] = {}
+
+    def take(now: float) -> float | None:
+        period = int(now / seconds)
+        if taken.get(period, 0) >= most:
+            return (period + 1) * seconds - now
+        taken[period] = taken.get(period, 0) + 1
+        return None
+
+    return take
+
+
+def by_a_bucket(rate: float, most: float) -> Take:
+    """So many a second, after at most so many at once."""
+    level, at = most, 0.0
+
+    def take(now: float) -> float | None:
+        nonlocal level, at
+        level, at = min(most, level + (now - at) * rate), now
+        if level < 1:
+            return (1 - level) / rate
+        level -= 1
+        return None
+
+    return take
+
 
 @pytest.mark.parametrize("most", [4, 16, 50])
 @pytest.mark.parametrize("evenly", [True, False])
@@ -178,6 +228,7 @@ def test_an_endpoint_that_takes_only_some_at_once(
 
     async def reply() -> Completion:
         nonlocal held
+        await asyncio.sleep(chance.uniform(0.001, 0.006))
         if held >= most:
             raise Overloaded("too many", told)
         held += 1
@@ -188,46 +239,88 @@ def test_an_endpoint_that_takes_only_some_at_once(
     endpoint = Endpoint(reply)
     answers, seconds = virtual_time.run(many(Caller(endpoint), 1000, 64))
     assert answers == [DONE] * 1000
-    assert seconds < 1.4 * (1000 / most * 0.2) + 1
+    assert seconds < 1.1 * (1000 / most * 0.2) + 1
+    assert len(endpoint.asked) < 1000 + 64 - most + 30
+
+
+@pytest.mark.parametrize("told", ["exactly", "in whole seconds", "not"])
+@pytest.mark.parametrize(
+    ("take", "least"),
+    [
+        pytest.param(lambda: by_periods(50, 1.0), 19, id="50 in each second"),
+        pytest.param(lambda: by_periods(20, 1.0), 49, id="20 in each second"),
+        pytest.param(lambda: by_a_bucket(20, 20), 49, id="20 a second, 20 at once"),
+        pytest.param(lambda: by_a_bucket(50, 10), 20, id="50 a second, 10 at once"),
+        pytest.param(lambda: by_a_bucket(10, 10), 99, id="10 a second, 10 at once"),
+        pytest.param(lambda: by_a_bucket(500 / 60, 500), 60, id="500 a minute, 500 at once"),
+    ],
+)
+def test_an_endpoint_that_takes_only_some_in_a_time(
+    take: Callable[[], Take], least: float, told: str
+) -> None:
+    """1,000 calls, 64 at once, as fast as a rate allows; it is found out, and then kept to."""
+    endpoint = beyond_a_network(take(), told != "not", told == "in whole seconds")
+    answers, seconds = virtual_time.run(many(Caller(endpoint), 1000, 64))
+    assert answers == [DONE] * 1000
+    assert seconds < 1.3 * least + 4
     assert len(endpoint.asked) < 1.15 * 1000
 
 
-def test_an_endpoint_that_takes_only_some_a_second() -> None:
-    """1,000 calls to one that answers 50 a second, and says when the next second begins."""
-    chance = random.Random(50)
-    taken: dict[int, int] = {}
-
-    async def reply() -> Completion:
-        now = asyncio.get_running_loop().time()
-        second = int(now)
-        if taken.get(second, 0) >= 50:
-            raise Overloaded("too many", second + 1 - now)
-        taken[second] = taken.get(second, 0) + 1
-        await asyncio.sleep(chance.expovariate(1 / 0.2))
-        return DONE
-
-    endpoint = Endpoint(reply)
+def test_an_endpoint_that_takes_only_some_a_minute() -> None:
+    """It says when the next minute begins; nobody asks before."""
+    endpoint = beyond_a_network(by_periods(300, 60.0))
     answers, seconds = virtual_time.run(many(Caller(endpoint), 1000, 64))
     assert answers == [DONE] * 1000
-    assert seconds < 1.8 * 20
-    assert len(endpoint.asked) < 1.3 * 1000
+    assert seconds < 180 + 8
+    assert len(endpoint.asked) < 1.1 * 1000
 
 
-def test_an_endpoint_that_refuses_at_random() -> None:
+@pytest.mark.parametrize("told", [1.0, None])
+@pytest.mark.parametrize("part", [0.03, 0.2])
+def test_an_endpoint_that_refuses_at_random(part: float, told: float | None) -> None:
     """Refusals between answers concern their own calls: the others are not held up by them."""
     chance = random.Random(7)
-
-    async def reply() -> Completion:
-        if chance.random() < 0.2:
-            raise Overloaded("busy", 1.0)
-        await asyncio.sleep(0.2)
-        return DONE
-
-    endpoint = Endpoint(reply)
+    endpoint = beyond_a_network(
+        lambda _: (told or 0.0) if chance.random() < part else None, bool(told)
+    )
     answers, seconds = virtual_time.run(many(Caller(endpoint), 1000, 64))
     assert answers == [DONE] * 1000
-    assert seconds < 15  # 3 s of calls, and each refused one waits a second or more
-    assert len(endpoint.asked) < 1.35 * 1000
+    assert (
+        seconds < 20
+    )  # 3 s of calls, and each refused one waits a second or more, some several times
+    assert len(endpoint.asked) < 1000 / (1 - part) * 1.1
+
+
+def test_an_endpoint_that_takes_none_for_a_while() -> None:
+    endpoint = beyond_a_network(lambda now: 1.0 if now < 20 else None)
+    answers, seconds = virtual_time.run(many(Caller(endpoint), 1000, 64))
+    assert answers == [DONE] * 1000
+    assert seconds < 20 + 8
+    assert len(endpoint.asked) < 1000 + 64 + 30
+
+
+def test_an_endpoint_that_takes_more_in_a_time_than_before() -> None:
+    before, after = by_a_bucket(20, 20), by_a_bucket(200, 200)
+    endpoint = beyond_a_network(lambda now: before(now) if now < 10 else after(now))
+    answers, seconds = virtual_time.run(many(Caller(endpoint), 1000, 64))
+    assert answers == [DONE] * 1000
+    assert seconds < 35  # 50 as it was before
+
+
+def test_after_a_pause_the_rate_is_measured_anew() -> None:
+    """What was not asked for says nothing of what would be taken."""
+    endpoint = beyond_a_network(by_a_bucket(50, 50))
+
+    async def ask() -> float:
+        caller = Caller(endpoint)
+        for _ in range(20):
+            await caller.complete(REQUEST)
+            await asyncio.sleep(30)
+        began = asyncio.get_running_loop().time()
+        await many(caller, 1000, 64)
+        return asyncio.get_running_loop().time() - began
+
+    assert virtual_time.run(ask())[0] < 1.3 * 19 + 4
 
 
 def test_it_asks_for_more_again_when_the_endpoint_takes_more() -> None:
