@@ -1,5 +1,6 @@
 """The command line, ``pressroom``."""
 
+import signal
 import sys
 import traceback
 from typing import Any
@@ -7,9 +8,12 @@ from typing import Any
 import typer
 
 from schemas.secrets import note_environment, redact
+from streams.cli import context
 from streams.cli.app import app
 
 __all__ = ["app", "main"]
+
+_INTERRUPTED = "interrupted; what was committed stays, run it again to go on"
 
 # typer brings its own copy of click, or uses the one installed: this is its ClickException either way
 _ClickError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -18,11 +22,19 @@ _ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 def main() -> None:
     """Runs the command line; mistakes get one line, never a stack trace.
 
-    Exit status: 0 done, 1 a check failed or work was left, 2 wrong use, 130 interrupted.
+    Exit status: 0 done, 1 a check failed or work was left, 2 wrong use, 130 interrupted, 143 told to
+    end. With ``--json`` a command that fails prints ``{"error": …}``, unless it has printed its own
+    document.
     """
     note_environment()
     sys.excepthook = _say_crash
+    # like Ctrl-C: what a command has started ends with it
+    signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(_run())
+
+
+def _interrupt(number: int, _: object) -> None:
+    raise KeyboardInterrupt(number)
 
 
 def _run() -> int:
@@ -34,8 +46,10 @@ def _run() -> int:
         return _say(error, 2)
     except PressroomError as error:
         return _say(error, 1)
-    except (KeyboardInterrupt, typer.Abort):
-        return _say("interrupted; what was committed stays, run it again to go on", 130)
+    except KeyboardInterrupt as error:
+        return _say(_INTERRUPTED, 143 if error.args == (signal.SIGTERM,) else 130)
+    except typer.Abort:
+        return _say(_INTERRUPTED, 130)
     except _ClickError as error:
         return _wrong_use(error)
 
@@ -50,6 +64,8 @@ def _wrong_use(error: Exception) -> int:
 
 def _say(message: object, status: int) -> int:
     print(redact(f"pressroom: {message}"), file=sys.stderr)  # noqa: T201
+    if "--json" in sys.argv and not context.emitted:
+        context.emit({"error": redact(str(message))})
     return status
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from streams.cli import acls, demo, inspect, keys, local, run
-from streams.cli.context import DEFAULT_APP, options
+from streams.cli.context import DEFAULT_APP, options, paper
 
 app = typer.Typer(
     name="pressroom",
@@ -16,6 +16,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        paper().print(version("pressroom"))
+        raise typer.Exit
 
 
 @app.callback()
@@ -29,6 +37,9 @@ def common(
         typer.Option("--config", metavar="FILE", help="librdkafka settings, name=value lines."),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)
+    ] = False,
 ) -> None:
     options.app, options.properties, options.verbose = app_name, config, verbose
     if config is not None:

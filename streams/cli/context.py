@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from base64 import b64encode
 from dataclasses import dataclass
 from importlib import import_module
@@ -101,8 +102,8 @@ def pipeline() -> "Pipeline":
         module = import_module(module_name)
     except UsageError:
         raise
-    except Exception as error:  # a user's module may fail in any way while it is imported
-        raise UsageError(f"can't import {module_name!r}: {type(error).__name__}: {error}") from None
+    except (Exception, SystemExit) as error:  # a user's module may fail in any way
+        raise UsageError(f"can't import {module_name!r}: {_brief(error)}") from None
     found = getattr(module, name, None)
     if not isinstance(found, Pipeline):
         raise UsageError(f"{module_name} has no pipeline named {name!r}")
@@ -111,11 +112,26 @@ def pipeline() -> "Pipeline":
     return found
 
 
+def _brief(error: BaseException) -> str:
+    """One line on an error in somebody's module, with the place where it was raised."""
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [f for f in frames if f.filename != __file__ and "importlib" not in f.filename]
+    return said + (f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else "")
+
+
 def console() -> "Console":
-    """Where people read: standard error, so that standard output stays for data."""
+    """Where people see what goes on: standard error, so that standard output stays for results."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
+
+
+def paper() -> "Console":
+    """Where a command's result goes when it is for people: standard output."""
+    from rich.console import Console
+
+    return Console(highlight=False)
 
 
 def table(*columns: str) -> "Table":
@@ -129,8 +145,14 @@ def table(*columns: str) -> "Table":
     return table
 
 
+emitted = False
+"""Whether :func:`emit` has printed anything."""
+
+
 def emit(data: Any) -> None:
     """Prints data as one line of JSON on standard output."""
+    global emitted
+    emitted = True
     try:
         print(json.dumps(data, default=_plain, ensure_ascii=False), flush=True)  # noqa: T201
     except BrokenPipeError:
@@ -161,6 +183,6 @@ def _log_to_stderr() -> None:
     handler.setFormatter(_Redacting("%(asctime)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
     # the client's own log says what its errors say again, many times a second while a broker is away
-    logging.getLogger("kafka").setLevel(logging.INFO if options.verbose else logging.CRITICAL)
+    logging.getLogger("kafka").setLevel(logging.INFO if options.verbose else logging.CRITICAL + 1)
     for name in ("httpx", "httpcore"):  # the registry's client tells of each request
         logging.getLogger(name).setLevel(logging.WARNING)

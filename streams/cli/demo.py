@@ -1,20 +1,27 @@
 """``demo``: the main job from nothing to articles and proof, on one screen."""
 
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from schemas.errors import UsageError
 from schemas.secrets import redact
 from streams.cli.context import (
+    DEFAULT_APP,
     BudgetTokens,
     BudgetUsd,
     Json,
     Reuse,
     console,
     emit,
+    options,
+    paper,
     settings,
     use_encryption,
 )
@@ -52,13 +59,42 @@ def demo(
 
     Example: pressroom demo --documents my-texts/ --limit 5
     """
-    from streams import local
     from streams.calls import Limits
+    from streams.local.files import disk_errors, hold
 
+    _check_use(documents or [])
     current, screen = settings(reuse=reuse), console()
     limits = Limits(budget_usd=budget_usd, budget_tokens=budget_tokens)
     began = time.monotonic()
-    running_before = current.embedded
+    with (
+        disk_errors(current.home, "PRESSROOM_HOME"),
+        hold(current.home / "run" / "demo.lock", screen, "Another demo runs here; waiting…"),
+        _servers(current, screen),
+    ):
+        demo = _Demo(current, screen, limits, paper() if not json else screen)
+        result, proven = demo.run(documents or [_samples()], limit, out)
+    result["seconds"] = round(time.monotonic() - began, 1)
+    if json:
+        emit(result)
+    if result["missing"] or result["duplicates"] or not proven:
+        raise typer.Exit(1)
+
+
+def _check_use(paths: list[str]) -> None:
+    """Says what is wrong before anything is started."""
+    if options.app != DEFAULT_APP:
+        raise UsageError("the demo is the newsroom's: run another pipeline with ingest and worker")
+    for path in paths:
+        if path != "-" and not os.path.lexists(path):
+            raise UsageError(f"{path!r}: No such file or directory")
+
+
+@contextmanager
+def _servers(current: "Settings", screen: "Console") -> Iterator[None]:
+    """The embedded Kafka and model, where none is set; those that did not run before end with it."""
+    from streams import local
+
+    before = current.embedded
     try:
         if current.uses_embedded_kafka or current.uses_embedded_model:
             current.embedded = local.up(
@@ -68,15 +104,10 @@ def demo(
                 model=current.uses_embedded_model,
                 console=screen,
             )
-        result, proven = _Demo(current, screen, limits).run(documents or [_samples()], limit, out)
+        yield
     finally:
-        if not running_before.running:
+        if not (before.bootstrap_servers or before.model_url):
             local.down(current.home)
-    result["seconds"] = round(time.monotonic() - began, 1)
-    if json:
-        emit(result)
-    if result["missing"] or result["duplicates"] or not proven:
-        raise typer.Exit(1)
 
 
 def _samples() -> str:
@@ -86,11 +117,13 @@ def _samples() -> str:
 class _Demo:
     """One run of the newsroom over some documents."""
 
-    def __init__(self, current: "Settings", screen: "Console", limits: "Limits") -> None:
+    def __init__(
+        self, current: "Settings", screen: "Console", limits: "Limits", results: "Console"
+    ) -> None:
         from streams.pipelines.newsroom import newsroom
 
         use_encryption()
-        self._limits = limits
+        self._limits, self._results = limits, results
         self._settings, self._screen, self._pipeline = current, screen, newsroom
         self._config = current.client_config()
 
@@ -111,7 +144,7 @@ class _Demo:
         folder = (out or self._settings.home / "articles").resolve()
         write_articles(self._settings, self._pipeline, "articles", folder, until_end=True)
         proof = audit(self._config, self._pipeline, framing=self._settings.framing)
-        print_audit(proof)
+        print_audit(proof, self._results)
         result = outcomes.result(report)
         self._conclude(result, folder)
         return result, proof.ok
@@ -132,7 +165,8 @@ class _Demo:
 
         outcomes = _Outcomes(self._config, self._pipeline.dead_letters.name, report)
         if outcomes.complete():
-            self._screen.print("An earlier run has published all of them; nothing is left to do.")
+            found = "An earlier run has published all of them; n" if outcomes.total else "N"
+            self._screen.print(f"{found}othing is left to do.")
             return outcomes
         stages = list(self._pipeline.stages.values())
         worker = start_worker(self._settings, self._config, stages, self._limits)
@@ -166,16 +200,18 @@ class _Demo:
                     return  # another worker holds the rest; the audit will tell
 
     def _conclude(self, result: dict[str, Any], folder: Path) -> None:
-        self._screen.print(
+        screen = self._results
+        screen.print(
             f"{result['documents']} documents: {result['published']} published, "
             f"{result['dead']} in dead letters, {result['missing']} missing, "
             f"{result['duplicates']} doubled.\n"
             f"Spent: {result['model_calls']} model calls, {result['tokens']:,} tokens"
             + (f"; {result['reused']} answers from earlier calls." if result["reused"] else ".")
         )
-        self._screen.print(f"The articles are in {folder}", soft_wrap=True)
+        screen.print(f"The articles are in {folder}", soft_wrap=True)
         if result["dead"]:
-            self._screen.print("Why some are in dead letters: pressroom dead list")
+            begin = "pressroom up; " if self._settings.uses_embedded_kafka else ""
+            screen.print(f"Why some are in dead letters: {begin}pressroom dead list")
 
 
 def _ingested(report: "Report") -> str:

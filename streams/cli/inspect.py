@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.context import Json, console, emit, pipeline, settings, table
+from streams.cli.context import Json, console, emit, paper, pipeline, settings, table
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from schemas.codec import Framing
     from schemas.message import Received
     from streams.audit import Audit
@@ -30,9 +32,7 @@ def topology(json: Json = False) -> None:
     topics = table("Topic", "schema", "key", "partitions")
     for topic in graph["topics"]:
         topics.add_row(topic["name"], topic["schema"], topic["key"] or "", str(topic["partitions"]))
-    screen = console()
-    screen.print(stages)
-    screen.print(topics)
+    paper().print(stages, topics)
 
 
 def tail(
@@ -101,7 +101,7 @@ def schemas_check(json: Json = False) -> None:
         emit({"ok": ok, "subjects": [{f: getattr(c, f) for f in fields} for c in changes]})
     else:
         said = "\n".join(map(str, changes)) or "The registry has all schemas."
-        console().print(said, markup=False, soft_wrap=True)
+        paper().print(said, markup=False, soft_wrap=True)
     if not ok:
         raise typer.Exit(1)
 
@@ -124,8 +124,7 @@ def dead_list(json: Json = False) -> None:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter.received.timestamp / 1000))
         why = f"{letter.letter.error}: {letter.letter.message}"
         shown.add_row(letter.id, letter.letter.stage, letter.key[:16], when, why)
-    screen = console()
-    screen.print(shown if letters else "No dead letters.")
+    paper().print(shown if letters else "No dead letters.")
 
 
 def dead_show(
@@ -145,7 +144,7 @@ def dead_show(
     if json:
         emit(letter.to_json())
     else:
-        console().print(Pretty(letter.to_json(), max_string=2000))
+        paper().print(Pretty(letter.to_json(), max_string=2000))
 
 
 def audit(json: Json = False) -> None:
@@ -169,7 +168,7 @@ def audit(json: Json = False) -> None:
     if json:
         emit(report.to_json())
     else:
-        print_audit(report)
+        print_audit(report, paper())
     if not report.ok:
         raise typer.Exit(1)
 
@@ -180,7 +179,7 @@ _UNLIMITED = 1000
 """Columns of a screen that is wide enough for any table."""
 
 
-def print_audit(report: "Audit") -> None:
+def print_audit(report: "Audit", screen: "Console") -> None:
     """Shows an audit as a table, with what is wrong below it; columns of zeros are left out."""
     shown = [n for n in _COUNTS if n not in _SOMETIMES or any(getattr(s, n) for s in report.stages)]
     shown += [n for n in ("reused", "repaid") if any(getattr(s, n) for s in report.stages)]
@@ -194,7 +193,6 @@ def print_audit(report: "Audit") -> None:
         counts = [f"{getattr(s, name):,}" for name in shown]
         spent = [f"{s.calls:,}", f"{s.prompt_tokens:,}/{s.completion_tokens:,}"] if s.calls else []
         rows.add_row(s.stage, *counts, *spent, *([_cost(s.cost_usd)] if spent and costs else []))
-    screen = console()
     unlimited = screen.options.update_width(_UNLIMITED)
     if screen.measure(rows, options=unlimited).maximum > screen.width:
         rows.padding = 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from schemas.secrets import redact
 from streams.cli.context import (
     BudgetTokens,
     BudgetUsd,
@@ -16,6 +17,7 @@ from streams.cli.context import (
     Reuse,
     console,
     emit,
+    paper,
     pipeline,
     settings,
 )
@@ -49,9 +51,9 @@ def create(json: Json = False) -> None:
         with_registry = {"registered": registered} if current.schema_registry_url else {}
         emit({"created": created, "warnings": warnings} | with_registry)
         return
-    console().print("\n".join(created) if created else "All topics exist.")
+    paper().print("\n".join(created) if created else "All topics exist.")
     if registered:
-        console().print("\n".join(["Registered:", *registered]))
+        paper().print("\n".join(["Registered:", *registered]))
     for warning in warnings:
         console().print(f"Warning: {warning}", markup=False)
 
@@ -86,9 +88,9 @@ def ingest(
             }
         )
         return
-    console().print(
-        f"{report.documents} documents and {report.dead} dead letters from {report.sources} sources "
-        f"({report.unchanged} unchanged)."
+    paper().print(
+        f"Read {report.sources} sources, {report.unchanged} of them unchanged: "
+        f"{report.documents} new documents, {report.dead} dead letters."
     )
 
 
@@ -214,18 +216,20 @@ def worker(
     chosen, current = pipeline(), settings(reuse=reuse)
     config = current.client_config()
     limits = Limits(rpm, tpm, group_rpm, group_tpm, budget_usd, budget_tokens)
-    stages = list(chosen.stages.values()) if names == ["all"] else chosen.select(names)
+    stages = list(chosen.stages.values()) if "all" in names else chosen.select(names)
     patiently(partial(create_topics, config, chosen.topics, current.replication))
     running = start_worker(current, config, stages, limits, concurrency)
     _stop_on_signals(running.stop)
+    screen = console()
+    screen.print(f"Working on {', '.join(s.name for s in stages)}; Ctrl-C stops.", style="dim")
     try:
-        with console().status("") as line:
+        with screen.status("") as line:
             running.wait(until_idle, lambda: line.update(_counts(running)))
     finally:
-        report = [{"stage": x.stage.name, "committed": x.committed} for x in running.loops]
-        console().print(_counts(running) + " inputs committed.")
-    if json:
-        emit({"stages": report})
+        if json:
+            emit(_report(running, sys.exception()))
+        else:
+            paper().print(_counts(running) + " inputs committed.")
 
 
 def start_worker(
@@ -252,6 +256,11 @@ def start_worker(
     )
     made.start()
     return made
+
+
+def _report(running: "Worker", error: BaseException | None) -> dict[str, Any]:
+    stages = [{"stage": x.stage.name, "committed": x.committed} for x in running.loops]
+    return {"stages": stages} | ({"error": redact(str(error))} if error is not None else {})
 
 
 def _counts(running: "Worker") -> str:
@@ -283,7 +292,7 @@ def sink(
     if json:
         emit({"folder": str(into.resolve()), "written": written})
     else:
-        console().print(f"{written} files written to {into.resolve()}.")
+        paper().print(f"{written} files written to {into.resolve()}.", soft_wrap=True)
 
 
 def write_articles(

@@ -47,7 +47,7 @@ class Result:
     @property
     def json(self) -> Any:
         """The document that ``--json`` prints."""
-        assert self.status in (0, 1), self.err
+        assert self.status in (0, 1, 2), self.err
         return self.records[-1]
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,11 @@ def letters(cli: Cli) -> Path:
 def refused(result: Result, status: int = 2) -> str:
     """The one line of a command that refuses."""
     assert result.status == status, result.err
-    assert result.out == ""
     assert result.err.endswith("\n")
     (line,) = result.err.splitlines()
     assert line.startswith("pressroom: ")
+    if result.out:  # with --json
+        assert result.json == {"error": line.removeprefix("pressroom: ")}
     return line
 
 
@@ -95,10 +97,20 @@ def test_topology_is_the_graph(cli: Cli) -> None:
     assert named >= {t for s in graph["stages"] for t in s["reads"] + s["writes"]}
 
 
-def test_without_json_standard_output_stays_empty(cli: Cli) -> None:
+def test_results_are_on_standard_output(cli: Cli) -> None:
     result = cli.run("topology")
-    assert (result.status, result.out) == (0, "")
-    assert "gist@1" in result.err
+    assert (result.status, result.err) == (0, "")
+    assert "gist@1" in result.out
+
+
+def test_a_refusal_is_a_document_too(cli: Cli) -> None:
+    assert "no_such" in cli.run("--app", "no_such:x", "topology", "--json").json["error"]
+    assert "--nope" in cli.run("topology", "--nope", "--json").json["error"]
+    assert cli.run("--app", "no_such:x", "topology").out == ""
+
+
+def test_the_version_is_told(cli: Cli) -> None:
+    assert cli.run("--version").out.strip() == version("pressroom")
 
 
 def test_topics_are_created_once(cli: Cli) -> None:

@@ -9,6 +9,7 @@ from schemas.record import record
 from schemas.topics import Topic
 from streams import MemoryDriver, Pipeline, join
 from streams.audit import SHOWN, Audit, StageAudit, _Evidence, _look_at
+from streams.cli.context import paper
 from streams.cli.inspect import print_audit
 
 
@@ -338,7 +339,7 @@ def test_no_figure_is_cut_off_on_a_narrow_screen(
     stage = StageAudit("classify")
     stage.inputs, stage.outputs, stage.calls, stage.reused = 12_345, 12_344, 54_321, 499
     stage.prompt_tokens, stage.completion_tokens, stage.cost_usd = 1_234_567, 765_432, None
-    print_audit(Audit([stage]))
-    (row,) = (line for line in capsys.readouterr().err.splitlines() if "classify" in line)
+    print_audit(Audit([stage]), paper())
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if "classify" in line)
     figures = "classify 12,345 12,344 0 0 499 54,321 1,234,567/765,432 unknown"
     assert row.split() == figures.split()
