@@ -53,6 +53,16 @@ class Stalls:
                     *partition, offset, high, PATIENCE,
                 )  # fmt: skip
 
+    def behind(self, at_end: Collection[Partition]) -> list[str]:
+        """Those of these partitions that stand before their end at present."""
+        stands = [(p, self._stands[p][0]) for p in at_end if p in self._stands]
+        highs = [(p, offset, self._high_watermark(p)) for p, offset in stands]
+        return [
+            f"{t}:{n} stands at {at} before its end, {high}"
+            for (t, n), at, high in highs
+            if high > at
+        ]
+
     def _high_watermark(self, partition: Partition) -> int:
         """The last one that a fetch told of; asks no broker."""
         found = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)

@@ -2,7 +2,9 @@
 
 import asyncio
 import itertools
+import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,8 @@ from streams.model import Completion, MaybePaid, Model, Overloaded, Request, Unr
 from streams.prices import Prices, load_prices
 from streams.window import Turn
 
+log = logging.getLogger(__name__)
+
 TRIES = 12
 """Requests made for one question, at most; with their pauses about four minutes."""
 
@@ -22,6 +26,7 @@ REFUSALS = 36
 _LONGEST_PAUSE = 30.0
 _AT_ONCE = 0.1
 _FIRST_GUESS = 100
+_WORTH_TELLING, _TELL_AGAIN = 30.0, 30.0
 
 Begin = Callable[[], Awaitable[None]]
 
@@ -78,7 +83,7 @@ class Caller:
         self._pace = Pace(limits.rpm, limits.tpm)
         self._budget = Budget(limits.budget_usd, limits.budget_tokens)
         self._gate, self._orders = Gate(), itertools.count()
-        self._usual_reply = float(_FIRST_GUESS)
+        self._usual_reply, self._tell_at = float(_FIRST_GUESS), 0.0
         self.waiting: set[asyncio.Task[object] | None] = set()
         """The tasks that wait for their turn, and of which nothing is under way."""
 
@@ -109,6 +114,7 @@ class Caller:
             try:
                 return await self._try(request, begin, pace, order)
             except RetryLater as error:
+                self._tell(error)
                 if park and isinstance(error, MaybePaid):
                     raise RecordRejected(f"maybe paid: {error}") from error
                 failures += 1
@@ -128,42 +134,63 @@ class Caller:
         self, request: Request, begin: Begin, pace: Pace | None, order: int
     ) -> Completion:
         paces = [self._pace] if pace is None else [pace, self._pace]
-        guess, used = self._guess(request), 0
+        guess = self._guess(request)
+        expected, used = sum(guess), 0
         with self._waits():
             self._budget.check()
             for limit in paces:
-                await limit.wait(guess)
+                await limit.wait(expected)
             turn = await self._gate.enter(order)
         try:
-            completion = await self._ask(request, begin, turn)
-            used = completion.prompt_tokens + completion.completion_tokens
+            completion = await self._ask(request, begin, turn, guess)
+            used = completion.prompt_tokens + completion.completion_tokens or expected
             return completion
         finally:
             self._gate.leave()
             for limit in paces:
-                limit.correct(guess, used)
+                limit.correct(expected, used)
 
-    async def _ask(self, request: Request, begin: Begin, turn: Turn) -> Completion:
+    async def _ask(
+        self, request: Request, begin: Begin, turn: Turn, guess: tuple[int, int]
+    ) -> Completion:
         try:
             self._budget.check()  # it may have been spent while this one waited
             await begin()
             completion = await self._model.complete(request)
         except BaseException as error:
             self._gate.ended(turn, error)
+            if isinstance(error, MaybePaid):  # nobody will tell what it has cost
+                self._charge(self.name, *guess)
             raise
         self._gate.ended(turn)
-        self._charge(completion)
+        read, written = completion.prompt_tokens, completion.completion_tokens
+        if read + written > 0:
+            self._usual_reply += (written - self._usual_reply) * 0.1
+            self._charge(completion.model, read, written)
+        else:
+            self._charge(completion.model, *guess)  # it does not tell what it has used
         return completion
 
-    def _charge(self, completion: Completion) -> None:
-        read, written = completion.prompt_tokens, completion.completion_tokens
-        self._usual_reply += (written - self._usual_reply) * 0.1
-        self._budget.charge(read + written, self.prices.cost(completion.model, read, written))
+    def _charge(self, model: str, read: int, written: int) -> None:
+        self._budget.charge(read + written, self.prices.cost(model, read, written), model)
 
-    def _guess(self, request: Request) -> int:
-        """About how many tokens it will take; what it took is known afterwards."""
+    def _guess(self, request: Request) -> tuple[int, int]:
+        """About how many tokens it will read and write; what it took is known afterwards."""
         letters = len(request.prompt.system) + len(request.prompt.user)
-        return letters // 4 + int(min(self._usual_reply, request.max_tokens))
+        return letters // 4, int(min(self._usual_reply, request.max_tokens))
+
+    def _tell(self, error: RetryLater) -> None:
+        """Says why calls are made again, now and then; that some are too many is no news."""
+        wait = error.seconds or 0.0 if isinstance(error, Overloaded) else _WORTH_TELLING
+        at = time.monotonic()
+        if wait >= _WORTH_TELLING and at >= self._tell_at:
+            self._tell_at = at + _TELL_AGAIN
+            asked = (
+                f", and wants to be asked in {wait:.0f} s" if isinstance(error, Overloaded) else ""
+            )
+            log.warning(
+                "the model endpoint gave no answer%s; calls are made again: %s", asked, error
+            )
 
     @contextmanager
     def _waits(self) -> Iterator[None]:

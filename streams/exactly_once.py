@@ -132,6 +132,8 @@ class ExactlyOnce:
         """Inputs committed so far."""
         self.idle = False
         """Whether every assigned partition was read to its end and nothing is in work."""
+        self.behind: list[str] = []
+        """Where it then stands before the end, since a transaction of another producer is open."""
 
     # --- the loop -----------------------------------------------------------------------------
 
@@ -224,6 +226,7 @@ class ExactlyOnce:
             if busy:
                 self._runner.wait(self._busy_wait)
             self.idle = self._is_idle()
+            self.behind = self._stalls.behind(self._at_end) if self.idle else []
             return []
         # the first is queued before more are fetched: fetching may revoke its partition
         return self._accept([first]) + self._accept(self._consumer.consume(min(most, BATCH), 0))
@@ -458,10 +461,11 @@ class ExactlyOnce:
 
     def _end_calls(self, tasks: Collection[Task]) -> None:
         """Waits for calls that are under way, as long as that is worth it."""
-        works = {work for task in tasks for work in task.queue}
-        self._runner.begin_no_more(work for work in works if work.outgoing is None)
+        works = {work for task in tasks for work in task.queue if work.outgoing is None}
+        self._runner.begin_no_more(works)
         began = time.monotonic()
         while self._runner.busy(works):
+            self._runner.begin_no_more(works)
             saving = any(task.saving for task in tasks)
             if time.monotonic() - began > (SAVE_BUDGET if saving else REVOKE_BUDGET):
                 return
@@ -517,6 +521,7 @@ class ExactlyOnce:
         self._runner.begin_no_more()
         until = time.monotonic() + grace
         while (self._runner.busy() or self._finished()) and time.monotonic() < until:
+            self._runner.begin_no_more()
             self._presence.beat()
             self._commit_all()
             self._check()

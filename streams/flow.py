@@ -28,7 +28,8 @@ class Breaker:
     _PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 
     def __init__(self) -> None:
-        self._failures, self._trying = 0, False
+        self._failures = 0
+        self._trial: Turn | None = None
         self._until = 0.0
 
     @property
@@ -40,22 +41,24 @@ class Breaker:
         """Seconds until a call may begin; infinite while another one tries."""
         if not self.open:
             return 0.0
-        return math.inf if self._trying else max(0.0, self._until - now())
+        return math.inf if self._trial is not None else max(0.0, self._until - now())
 
-    def begun(self) -> None:
+    def begun(self, call: Turn) -> None:
         """A call begins; while the circuit is open it is the one that tries."""
-        self._trying = self.open
+        self._trial = call if self.open else None
 
     def answered(self) -> None:
         """The endpoint is there."""
         if self.open:
             log.warning("the model endpoint answers again")
-        self._failures, self._trying = 0, False
+        self._failures, self._trial = 0, None
 
-    def failed(self, reason: str) -> None:
+    def failed(self, call: Turn, reason: str) -> None:
         """A call failed for no fault of its own."""
+        if self.open and call != self._trial:
+            return  # it began when the circuit was closed, together with those that opened it
         self._failures += 1
-        self._trying = False
+        self._trial = None
         if not self.open:
             return
         beyond = self._failures - self.FAILURES
@@ -64,9 +67,10 @@ class Breaker:
         if beyond in (0, 4) or beyond % 10 == 0:
             log.warning("the model endpoint is down, its stages wait: %s", reason)
 
-    def given_up(self) -> None:
+    def given_up(self, call: Turn) -> None:
         """A call was dropped before it ended."""
-        self._trying = False
+        if call == self._trial:
+            self._trial = None
 
 
 class Gate:
@@ -90,7 +94,7 @@ class Gate:
             return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.breaker.given_up()
+                self.breaker.given_up(turn.result())
                 self.leave()
             raise
 
@@ -109,9 +113,9 @@ class Gate:
                 self.window.refused(call, error.seconds)
                 self.breaker.answered()
             case RetryLater():
-                self.breaker.failed(str(error))
+                self.breaker.failed(call, str(error))
             case _:
-                self.breaker.given_up()
+                self.breaker.given_up(call)
 
     def leave(self) -> None:
         """Lets the next one through."""
@@ -131,8 +135,9 @@ class Gate:
                 return
             _, _, turn = heappop(self._waiting)
             if not turn.done():  # else it was cancelled
-                self.breaker.begun()
-                turn.set_result(self.window.begin())
+                call = self.window.begin()
+                self.breaker.begun(call)
+                turn.set_result(call)
 
 
 class _Bucket:
@@ -206,15 +211,18 @@ class Budget:
             tokens: read and written together; None for no limit.
         """
         self._most_usd, self._most_tokens = usd, tokens
-        self.usd: float | None = 0.0
-        """Spent so far; None when a price was not known."""
+        self.usd = 0.0
+        """Spent so far."""
+        self._unpriced = ""
         self.tokens = 0
         """Spent so far."""
 
-    def charge(self, tokens: int, usd: float | None) -> None:
-        """A completion came."""
+    def charge(self, tokens: int, usd: float | None, model: str) -> None:
+        """A completion of a model came, or may have been lost."""
         self.tokens += tokens
-        self.usd = None if usd is None or self.usd is None else self.usd + usd
+        self.usd += usd or 0.0
+        if usd is None:
+            self._unpriced = model
 
     def check(self) -> None:
         """
@@ -227,10 +235,10 @@ class Budget:
             )
         if self._most_usd is None:
             return
-        if self.usd is None:
+        if self._unpriced:
             raise BudgetSpent(
-                "a completion came from a model without a price, so the budget can't be kept; "
-                "add the model to PRESSROOM_PRICES"
+                f"{self._unpriced} answered, which has no price, so the budget can't be kept; "
+                "add it to PRESSROOM_PRICES"
             )
         if self.usd >= self._most_usd:
             raise BudgetSpent(f"the budget of US$ {self._most_usd:g} is spent ({self.usd:.4f})")

@@ -1,5 +1,6 @@
 """What completions cost."""
 
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from schemas.errors import UsageError
 
 _OWN = Path(__file__).with_name("prices.toml")
 _MILLION = 1_000_000
+_DATE = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8}|latest)$")
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,12 @@ class Prices:
     table: dict[str, tuple[float, float]]
 
     def cost(self, model: str, prompt_tokens: int, completion_tokens: int) -> float | None:
-        """US dollars, or None when the model's price is not known."""
-        price = self.table.get(model)
+        """US dollars, or None when the model's price is not known.
+
+        A dated name (``gpt-5-mini-2025-08-07``) has the price of the name without the date, unless it
+        has its own.
+        """
+        price = self.table.get(model) or self.table.get(_DATE.sub("", model))
         if price is None:
             return None
         return (prompt_tokens * price[0] + completion_tokens * price[1]) / _MILLION

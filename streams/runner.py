@@ -141,6 +141,8 @@ class Runner:
         self._queued = asyncio.Event()
         self._running: dict[Work, asyncio.Task[Any]] = {}
         self._servers: list[asyncio.Task[None]] = []
+        caller = processor.caller
+        self._waiting: Collection[object] = caller.waiting if caller is not None else ()
         self._leaving = False
         self.failure: Exception | None = None
         """What ended the service: an error that concerns every record."""
@@ -161,18 +163,23 @@ class Runner:
         Args:
             works: only those count; by default all.
         """
-        waiting = self._processor.caller.waiting if self._processor.caller is not None else ()
         running = list(self._running.items())
-        return any(task not in waiting for work, task in running if works is None or work in works)
+        return any(
+            task not in self._waiting
+            for work, task in running
+            if not work.dropped and (works is None or work in works)
+        )
 
-    def begin_no_more(self, works: Iterable[Work] | None = None) -> None:
-        """Leaves alone what was submitted and not begun: those works, or all."""
+    def begin_no_more(self, works: Collection[Work] | None = None) -> None:
+        """Leaves alone what has not begun: of those works, or all. To be repeated while others end.
+
+        Calls that wait for their turn have not begun, nor have those that are to be made again.
+        """
         if works is None:
             self._leaving = True
-            return
-        running = set(self._running)
-        for work in works:
-            work.dropped = work not in running
+        for work in works or ():
+            work.dropped = work.dropped or work not in self._running
+        self._place.call(self._cancel_waiting, works)
 
     def drop(self, works: Iterable[Work]) -> None:
         """Forgets works: those not begun won't be, those begun are cancelled."""
@@ -204,6 +211,13 @@ class Runner:
         for work in works:
             task = self._running.get(work)
             if task is not None:
+                task.cancel()
+
+    def _cancel_waiting(self, works: Collection[Work] | None) -> None:
+        for work in list(self._running) if works is None else works:
+            task = self._running.get(work)
+            if task is not None and task in self._waiting and not work.dropped:
+                work.dropped = True
                 task.cancel()
 
     def _close(self) -> None:

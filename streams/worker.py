@@ -10,7 +10,7 @@ from typing import Any
 
 from producers.transactional import TransactionalProducer
 from schemas.codec import SINGLE_OBJECT, Framing
-from schemas.errors import PressroomError, Refused, Stop
+from schemas.errors import PressroomError, Refused, RetryLater, Stop
 from streams.admin import check_topics
 from streams.calls import Caller
 from streams.completions import Completions
@@ -139,18 +139,25 @@ class Worker:
 
         Raises:
             PressroomError: why a stage stopped by itself.
+            RetryLater: it was idle, but there are records that nobody can read yet.
         """
         idle_since: float | None = None
+        behind: list[str] = []
         while self.running:
             time.sleep(0.1)
             on_tick()
             idle_since = (idle_since or time.monotonic()) if self.idle else None
             idle_for = time.monotonic() - idle_since if idle_since is not None else -1.0
             if until_idle is not None and idle_for >= until_idle:
+                behind = behind or [place for loop in self.loops for place in loop.behind]
                 self.stop()
         self.close()
         if self.failure is not None:
             raise self.failure
+        if behind:
+            raise RetryLater(
+                f"{behind[0]}: a transaction of another producer is open; what stands behind was left"
+            )
 
     def close(self) -> None:
         """Waits for the loops' threads; call :meth:`stop` before."""
