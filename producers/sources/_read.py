@@ -44,6 +44,7 @@ def read(source: Source) -> Iterator[Entry | Unreadable]:
 
 def _found(source: Source) -> Iterator[Found | Flaw]:
     try:
+        source.refuse_special()
         yield from _READERS[source.format](source.path)
     except NotText as error:
         yield Flaw(_head(source.path), f"the file {error}")

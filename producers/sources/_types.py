@@ -1,6 +1,8 @@
 """What is read, what comes out, and the limits on both."""
 
+import errno
 import hashlib
+import stat
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -71,11 +73,17 @@ class Source:
     def fingerprint(self) -> str:
         """The SHA-256 of all its bytes, in hexadecimal, in constant memory.
 
-        Raises OSError when the file is gone or may not be opened, where `read` gives an
-        `Unreadable` instead.
+        Raises OSError when the file is gone, may not be opened or is no regular file, where `read`
+        gives an `Unreadable` instead.
         """
+        self.refuse_special()
         with self.path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    def refuse_special(self) -> None:
+        """Raises OSError for all but a regular file: to open a pipe may wait, a device never ends."""
+        if not stat.S_ISREG(self.path.stat().st_mode):
+            raise OSError(errno.EINVAL, "it is a pipe, a socket or a device")
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,8 @@ def ingest(
 ) -> None:
     """Read documents into a topic, exactly once: text, Markdown, HTML, JSONL, CSV.
 
-    Interrupted and run again it resumes; run twice it adds nothing.
+    In folders, files and folders whose names begin with a dot are skipped. What can't be read is a
+    dead letter that says why. Interrupted and run again it resumes; run twice it adds nothing.
 
     Example: pressroom ingest articles/ notes.jsonl
     """

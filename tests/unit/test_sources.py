@@ -105,7 +105,6 @@ def test_a_file_reached_by_many_ways_counts_once(tmp_path: Path) -> None:
     file.write_text("x")
     (tmp_path / "in" / "again.txt").symlink_to(file)
     (tmp_path / "in" / "loop").symlink_to(tmp_path)
-    (tmp_path / "in" / "self").symlink_to(tmp_path / "in" / "self")
     odd = f"{tmp_path}/in/../in/./{file.name}"
     (source,) = discover([str(tmp_path), str(file), odd, str(tmp_path / "in" / "again.txt")])
     assert source.uri == file.resolve().as_uri()
@@ -122,9 +121,13 @@ def test_folders_that_link_to_each_other_are_walked_once(tmp_path: Path) -> None
     assert len(discover([str(tmp_path)])) == len(folders)
 
 
-def test_a_pipe_in_a_folder_is_left_alone(tmp_path: Path) -> None:
+def test_a_pipe_in_a_folder_is_reported_unopened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    assert discover([str(tmp_path)]) == []
+    (source,) = discover([str(tmp_path)])
+    reason = "the file cannot be read: it is a pipe, a socket or a device"
+    assert list(read(source)) == [Unreadable(0, b"", reason)]
+    with pytest.raises(OSError, match="it is a pipe"):
+        source.fingerprint()
     with pytest.raises(SourceError, match="neither a file nor a folder"):
         discover([str(tmp_path / "pipe")])
 
@@ -287,6 +290,15 @@ def test_a_dangling_symlink_in_a_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.txt").symlink_to(tmp_path / "gone.txt")
     (source,) = discover([str(tmp_path)])
     assert [type(found) for found in read(source)] == [Unreadable]
+
+
+def test_a_symlink_to_itself_is_reported_once(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    (source,) = discover([str(tmp_path), str(tmp_path)])
+    assert source.uri.endswith("/loop")
+    reason = "the file cannot be read: Too many levels of symbolic links"
+    assert list(read(source)) == [Unreadable(0, b"", reason)]
 
 
 @pytest.mark.parametrize(
