@@ -527,6 +527,60 @@ def test_csv_without_rows(content: bytes, expected: str, results: Reader) -> Non
     assert found.reason == expected
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [
+            "Wind turbines were stopped by the storm,2024-01-01",
+            "Hospital opens new ward,2024-02-01",
+        ],
+        ["1,Wind stops", "2,Hospital opens"],
+        ["Wind stops,https://a.example/1", "Hospital opens,https://a.example/2"],
+        ["The mayor of the town has resigned", "Rain"],
+        ["The mayor resigned.", "Rain"],
+        ["Storm,2019", "Rain,2020"],
+        ["Only one row in the whole file"],
+    ],
+)
+def test_csv_without_a_header_loses_no_row(rows: list[str], results: Reader) -> None:
+    found = results("a.csv", "\n".join(rows).encode())
+    texts = [each.text for each in found if isinstance(each, Entry)]
+    assert texts == [row.replace(",", "\n") for row in rows]
+
+
+def test_csv_without_a_header_is_titled_by_its_prose(results: Reader) -> None:
+    good, bad = results("a.csv", b"1,2024-01-01 10:00,The ward opens\n2,x\n")
+    assert isinstance(good, Entry)
+    assert good.title == "The ward opens"
+    assert isinstance(bad, Unreadable)
+    assert bad.reason == "row 2 (line 2) has too few columns: 2, where the first row has 3"
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"Question,Answer\nWho?,Me\n", "Question: Who?\nAnswer: Me"),
+        (b"Country,2019,2020\nFrance,12,13\n", "Country: France\n2019: 12\n2020: 13"),
+        (
+            b"Date of the last visit,Ward\n2024-01-01,A\n",
+            "Date of the last visit: 2024-01-01\nWard: A",
+        ),
+        (b"2024-01-01,text\n5,A\n", "A"),
+    ],
+)
+def test_csv_with_unknown_names(content: bytes, text: str, entry: OnlyEntry) -> None:
+    assert entry("a.csv", content).text == text
+
+
+def test_csv_that_may_have_a_header_says_which_names_are_known(reason: OnlyReason) -> None:
+    expected = (
+        "it cannot be told whether the first row is a header, so no row is read; a header has"
+    )
+    found = reason("a.csv", b"Hospital opens new ward\n")
+    assert found.startswith(expected)
+    assert "text, body, content" in found
+
+
 # Whatever comes
 
 FORMATS = st.sampled_from(["a.txt", "a.md", "a.html", "a.jsonl", "a.csv"])
