@@ -9,6 +9,7 @@ from typing import Final
 
 from producers.sources._encoding import NotText, clean
 from producers.sources._html import parse_html
+from producers.sources._json import read_json
 from producers.sources._records import read_csv, read_jsonl
 from producers.sources._text import parse_markdown, parse_text
 from producers.sources._types import (
@@ -69,6 +70,7 @@ _READERS: Final[dict[Format, Callable[[Path], Iterator[Found | Flaw]]]] = {
     Format.TEXT: partial(_whole_file, parse_text),
     Format.MARKDOWN: partial(_whole_file, parse_markdown),
     Format.HTML: partial(_whole_file, parse_html),
+    Format.JSON: read_json,
     Format.JSONL: read_jsonl,
     Format.CSV: read_csv,
 }

@@ -18,13 +18,22 @@ _UNKNOWN_HEADER: Final = (
     f"a header has at least one of the names {KNOWN_NAMES}"
 )
 _SAMPLE_BYTES: Final = 65_536
-_JSON_TYPES: Final = {list: "an array", bool: "true or false", type(None): "null"}
+_JSON_TYPES: Final = {
+    dict: "an object",
+    list: "an array",
+    bool: "true or false",
+    type(None): "null",
+}
 
 
 class _Number(str):
     """A JSON number as it was written: never too large, never rounded, and no prose."""
 
     __slots__ = ()
+
+
+DECODER: Final = json.JSONDecoder(parse_int=_Number, parse_float=_Number, parse_constant=_Number)
+"""Keeps the spelling of numbers; takes NaN for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +54,7 @@ class _Line:
 
 def read_jsonl(path: Path) -> Iterator[Found | Flaw]:
     """Every non-blank line: an object or a string. Raises NotText and OSError."""
-    encoding = _encoding_of(path)
+    encoding = encoding_of(path)
     for line in _lines(path, encoding, newline="\n"):
         found = _json_line(line, encoding)
         if found is not None:
@@ -59,7 +68,7 @@ def read_csv(path: Path) -> Iterator[Found | Flaw]:
     looks like one; see `judge`. If it looks like a record, all rows are records without names: their
     text is all their cells. Where neither is plain, no row is read, and one Flaw says so.
     """
-    encoding = _encoding_of(path)
+    encoding = encoding_of(path)
     rows = _rows(path, encoding)
     first = next(rows, None)
     if first is None:
@@ -80,7 +89,7 @@ def read_csv(path: Path) -> Iterator[Found | Flaw]:
 
 def first_line(path: Path) -> str:
     """The first line that is not blank, or nothing. Raises NotText and OSError."""
-    encoding = _encoding_of(path)
+    encoding = encoding_of(path)
     texts = (_lenient(line, encoding) for line in _lines(path, encoding, newline=""))
     return next((text.strip() for text in texts if text.strip()), "")
 
@@ -91,7 +100,7 @@ def parse_json(text: str) -> object:
     Raises ValueError (JSONDecodeError, or nested too deeply).
     """
     try:
-        return json.loads(text, parse_int=_Number, parse_float=_Number, parse_constant=_Number)
+        return DECODER.decode(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -101,7 +110,8 @@ def is_prose(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and not isinstance(value, _Number)
 
 
-def _encoding_of(path: Path) -> str:
+def encoding_of(path: Path) -> str:
+    """Its encoding, by all its bytes. Raises NotText and OSError."""
     with path.open("rb") as stream:
         return detect(stream)
 
@@ -141,16 +151,23 @@ def _json_line(line: _Line, encoding: str) -> Found | Flaw | None:
         return Flaw(line.raw, f"{where} is not JSON: {error.msg} at column {error.colno}")
     except ValueError as error:
         return Flaw(line.raw, f"{where} cannot be used: {error}")
-    return _from_json(where, line.raw, value)
+    return from_json(where, line.raw, value)
 
 
-def _from_json(where: str, raw: bytes, value: object) -> Found | Flaw:
+def from_json(where: str, raw: bytes, value: object) -> Found | Flaw:
+    """The document that a value of `parse_json` is, if an object or a string."""
     if isinstance(value, dict):
         return _document(where, raw, value.items())
     if is_prose(value):
         return Found(where, raw, value)
-    kind = _JSON_TYPES.get(type(value), "a number")
-    return Flaw(raw, f"{where} is {kind}, not an object or a string")
+    return Flaw(raw, f"{where} is {kind_of(value)}, not an object or a string")
+
+
+def kind_of(value: object) -> str:
+    """What a value of `parse_json` is, in words."""
+    if is_prose(value):
+        return "a string"
+    return _JSON_TYPES.get(type(value), "a number")
 
 
 def _document(where: str, raw: bytes, fields: Iterable[tuple[str, object]]) -> Found:

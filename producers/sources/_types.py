@@ -12,7 +12,7 @@ MAX_DOCUMENT_BYTES: Final = 2_000_000
 """The longest text a document may have, in bytes of UTF-8."""
 
 MAX_RECORD_BYTES: Final = 8_000_000
-"""The most that is held in memory for one document, in bytes as stored (a file, line or row)."""
+"""The most that is held for one document, in bytes as stored (a file, element, line or row)."""
 
 MAX_RAW_BYTES: Final = 65_536
 """How much of its original bytes an `Unreadable` keeps."""
@@ -28,6 +28,7 @@ class Format(StrEnum):
     TEXT = "text"
     MARKDOWN = "markdown"
     HTML = "html"
+    JSON = "json"
     JSONL = "jsonl"
     CSV = "csv"
 

@@ -227,7 +227,7 @@ def tar() -> bytes:
     return archive.getvalue()
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html", "a.jsonl", "a.csv"])
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html", "a.json", "a.jsonl", "a.csv"])
 @pytest.mark.parametrize(
     "content",
     [
@@ -271,7 +271,7 @@ def test_text_is_cleaned(entry: OnlyEntry) -> None:
 # Text, Markdown, titles, sizes
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html", "a.jsonl", "a.csv", "a.bin"])
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html", "a.json", "a.jsonl", "a.csv", "a.bin"])
 @pytest.mark.parametrize("content", [b"", b" \r\n\t\n"])
 def test_an_empty_file(name: str, content: bytes, reason: OnlyReason) -> None:
     assert reason(name, content) == "the file is empty"
@@ -456,6 +456,75 @@ def test_wide_lines_end_only_at_newlines(results: Reader) -> None:
     assert found[2].raw == "[]\n".encode("utf-16-le")
 
 
+# JSON
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('[{"text": "a", "title": "T"}, {"body": "b"}, "c"]', ["a", "b", "c"]),
+        (' [\r\n {"text": "ä"}\n,\n"b" ]\n', ["ä", "b"]),
+        ('{\n "text": "a",\n "n": [1, 2]\n}\n', ["a"]),
+        ('{"id": 1.10, "x": "y"}', ["id: 1.10\nx: y"]),
+        ('["a", 1, [], null, {}, " "]', [
+            "a",
+            "element 2 is a number, not an object or a string",
+            "element 3 is an array, not an object or a string",
+            "element 4 is null, not an object or a string",
+            "element 5 has no text",
+            "element 6 has no text",
+        ]),
+        ("[]", ["the file is an array without elements"]),
+        ("42", ["the file is a number, not an array or an object"]),
+        ('"a"', ["the file is a string, not an array or an object"]),
+        ('["a", "b', ["a", "the file is not JSON: Unterminated string starting at at character 7"]),
+        ('["a" "b"]', ["a", "the file is not JSON: Expecting ',' delimiter at character 6"]),
+        ('["a"', ["a", "the file is not JSON: Expecting ',' delimiter at character 5"]),
+        ('["a",]', ["a", "the file is not JSON: Expecting value at character 6"]),
+        ('["a"] x', ["a", "the file is not JSON: Extra data at character 7"]),
+        ('{"text": "a"}\n{"text": "b"}\n', [
+            "the file has more than one value; one on each line is JSONL, a .jsonl file"
+        ]),
+        ("no JSON", ["the file is not JSON: Expecting value at character 1"]),
+        ("[" * 100_000, ["the file cannot be used: it is nested too deeply"]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_json(content: str, expected: list[str], encoding: str, results: Reader) -> None:
+    found = results("a.json", content.encode(encoding))
+    assert [each.text if isinstance(each, Entry) else each.reason for each in found] == expected
+
+
+def test_an_array_may_be_longer_than_what_is_held_of_it(results: Reader) -> None:
+    texts = [f"{n} {'x' * 99_990}" for n in range(100)]
+    assert [
+        each.text
+        for each in results("a.json", json.dumps(texts).encode())
+        if isinstance(each, Entry)
+    ] == texts
+
+
+def test_an_element_that_is_too_long_ends_the_array(results: Reader) -> None:
+    found = results("a.json", b'["a", "' + b"x" * 20_000_000 + b'", "b"]')
+    assert isinstance(found[1], Unreadable)
+    assert found[1].reason == "the file is not JSON, or an element has more than 8000000 bytes"
+    assert len(found) == 2
+
+
+def test_a_wrong_byte_in_an_array_costs_one_element(results: Reader) -> None:
+    found = results("a.json", '["日本語", "'.encode() + b'\xe9", "b"]')
+    assert [type(each) for each in found] == [Entry, Unreadable, Entry]
+    assert isinstance(found[1], Unreadable)
+    assert found[1].raw == b'"\xe9"'
+    assert found[1].reason.startswith("element 2 is not valid UTF-8")
+
+
+def test_values_across_chunks_are_whole(results: Reader) -> None:
+    for pad in range(65_520, 65_540):
+        found = results("a.json", ('["' + "x" * pad + '", 123456789, "é"]').encode())
+        assert [type(each) for each in found] == [Entry, Unreadable, Entry]
+
+
 # CSV
 
 
@@ -583,7 +652,7 @@ def test_csv_that_may_have_a_header_says_which_names_are_known(reason: OnlyReaso
 
 # Whatever comes
 
-FORMATS = st.sampled_from(["a.txt", "a.md", "a.html", "a.jsonl", "a.csv"])
+FORMATS = st.sampled_from(["a.txt", "a.md", "a.html", "a.json", "a.jsonl", "a.csv"])
 MARKUP = st.lists(
     st.sampled_from(
         [
