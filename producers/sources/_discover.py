@@ -23,6 +23,7 @@ _SUFFIXES: Final = {
     ".html": Format.HTML,
     ".htm": Format.HTML,
     ".xhtml": Format.HTML,
+    ".json": Format.JSON,
     ".jsonl": Format.JSONL,
     ".ndjson": Format.JSONL,
     ".csv": Format.CSV,
@@ -40,8 +41,10 @@ def discover(
 ) -> list[Source]:
     """The sources behind the paths, in the order named; a folder's files come sorted.
 
-    A folder is searched recursively; what is hidden in it is skipped, as is anything that is no
-    file. A file reached twice, through a folder or a symlink, counts once. `-` is standard input
+    A folder is searched recursively; what is hidden in it (its name begins with a dot) is skipped.
+    What only reading can show to be no file (a symlink that leads nowhere or to itself, a pipe, a
+    socket, a device) is a source that `read` gives one Unreadable for. A file or folder reached
+    twice, through a folder or a symlink, counts once. `-` is standard input
     (`stdin`, by default the process's own), which is stored in the folder `spool` first, by
     default a temporary one that lasts as long as the process. `format` overrides what suffixes
     and the content of standard input say; an unknown suffix means text.
@@ -92,21 +95,12 @@ def _walk(top: str) -> Iterator[Path]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and _may_be_a_file(path := Path(folder, name)):
-                yield path
+            if not name.startswith("."):
+                yield Path(folder, name)
 
 
 def _refuse(error: OSError) -> None:
     raise SourceError(f"{os.fspath(error.filename)!r}: {error.strerror}") from None
-
-
-def _may_be_a_file(path: Path) -> bool:
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except FileNotFoundError:
-        return True  # a dangling symlink was meant to be one: reading it says what is wrong
-    except OSError:
-        return False
 
 
 def _standard_input(stdin: BinaryIO, spool: Path | None, format: Format | None) -> Source:

@@ -8,6 +8,8 @@ from typing import BinaryIO, Final
 
 from charset_normalizer import from_bytes
 
+from producers.sources._western import is_western
+
 WIDE: Final = frozenset({"utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"})
 """Encodings in which a newline is more than one byte."""
 
@@ -142,6 +144,8 @@ def _utf8_or_legacy(stream: BinaryIO) -> str:
 def _guess(sample: bytes) -> str:
     _refuse_binary(sample, share=0.01)
     sample = _whole_lines(sample)
+    if is_western(sample):
+        return "cp1252"
     matches = list(from_bytes(sample, cp_isolation=_LEGACY, preemptive_behaviour=False))
     if not matches:
         raise NotText("is binary, or in an encoding that cannot be told")

@@ -9,6 +9,7 @@ from typing import Final
 
 from producers.sources._encoding import NotText, clean
 from producers.sources._html import parse_html
+from producers.sources._json import read_json
 from producers.sources._records import read_csv, read_jsonl
 from producers.sources._text import parse_markdown, parse_text
 from producers.sources._types import (
@@ -44,6 +45,7 @@ def read(source: Source) -> Iterator[Entry | Unreadable]:
 
 def _found(source: Source) -> Iterator[Found | Flaw]:
     try:
+        source.refuse_special()
         yield from _READERS[source.format](source.path)
     except NotText as error:
         yield Flaw(_head(source.path), f"the file {error}")
@@ -68,6 +70,7 @@ _READERS: Final[dict[Format, Callable[[Path], Iterator[Found | Flaw]]]] = {
     Format.TEXT: partial(_whole_file, parse_text),
     Format.MARKDOWN: partial(_whole_file, parse_markdown),
     Format.HTML: partial(_whole_file, parse_html),
+    Format.JSON: read_json,
     Format.JSONL: read_jsonl,
     Format.CSV: read_csv,
 }

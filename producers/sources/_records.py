@@ -5,23 +5,35 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final, TypeGuard
 
 from producers.sources._encoding import WIDE, NotText, decode, detect
+from producers.sources._header import KNOWN_NAMES, TEXT_KEYS, TITLE_KEYS, FirstRow, is_value, judge
 from producers.sources._types import MAX_RAW_BYTES, MAX_RECORD_BYTES, Flaw, Found
 
-_TEXT_KEYS: Final = ("text", "body", "content", "article", "document", "message", "description")
-_TITLE_KEYS: Final = ("title", "headline", "name", "subject")
+_UNKNOWN_HEADER: Final = (
+    "it cannot be told whether the first row is a header, so no row is read; "
+    f"a header has at least one of the names {KNOWN_NAMES}"
+)
 _SAMPLE_BYTES: Final = 65_536
-_JSON_TYPES: Final = {list: "an array", bool: "true or false", type(None): "null"}
+_JSON_TYPES: Final = {
+    dict: "an object",
+    list: "an array",
+    bool: "true or false",
+    type(None): "null",
+}
 
 
 class _Number(str):
     """A JSON number as it was written: never too large, never rounded, and no prose."""
 
     __slots__ = ()
+
+
+DECODER: Final = json.JSONDecoder(parse_int=_Number, parse_float=_Number, parse_constant=_Number)
+"""Keeps the spelling of numbers; takes NaN for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +54,7 @@ class _Line:
 
 def read_jsonl(path: Path) -> Iterator[Found | Flaw]:
     """Every non-blank line: an object or a string. Raises NotText and OSError."""
-    encoding = _encoding_of(path)
+    encoding = encoding_of(path)
     for line in _lines(path, encoding, newline="\n"):
         found = _json_line(line, encoding)
         if found is not None:
@@ -50,26 +62,34 @@ def read_jsonl(path: Path) -> Iterator[Found | Flaw]:
 
 
 def read_csv(path: Path) -> Iterator[Found | Flaw]:
-    """Every non-blank row below the header. Raises NotText and OSError."""
-    rows = _rows(path, _encoding_of(path))
-    header = next(rows, None)
-    if header is None:
+    """Every non-blank row, but for the header. Raises NotText and OSError.
+
+    The first row is a header if a column has a known name (for a text or a title) or it otherwise
+    looks like one; see `judge`. If it looks like a record, all rows are records without names: their
+    text is all their cells. Where neither is plain, no row is read, and one Flaw says so.
+    """
+    encoding = encoding_of(path)
+    rows = _rows(path, encoding)
+    first = next(rows, None)
+    if first is None:
         return
-    if header.problem:
-        yield Flaw(header.raw, f"the header {header.problem}, so no row can be read")
+    if first.problem:
+        yield Flaw(first.raw, f"the header {first.problem}, so no row can be read")
         return
-    names = [name.strip() or f"column {at}" for at, name in enumerate(header.cells, 1)]
-    empty = True
-    for row in rows:
-        empty = False
-        yield _csv_row(row, names)
-    if empty:
-        yield Flaw(header.raw, "the file has a header but no rows")
+    below = (row.cells for row in islice(_rows(path, encoding), 1, None))
+    match judge(first.cells, below):
+        case FirstRow.HEADER:
+            yield from _named_rows(first, rows)
+        case FirstRow.RECORD:
+            for row in chain([first], rows):
+                yield _flaw_of(row, len(first.cells), "first row") or _nameless(row)
+        case FirstRow.UNKNOWN:
+            yield Flaw(first.raw, _UNKNOWN_HEADER)
 
 
 def first_line(path: Path) -> str:
     """The first line that is not blank, or nothing. Raises NotText and OSError."""
-    encoding = _encoding_of(path)
+    encoding = encoding_of(path)
     texts = (_lenient(line, encoding) for line in _lines(path, encoding, newline=""))
     return next((text.strip() for text in texts if text.strip()), "")
 
@@ -80,7 +100,7 @@ def parse_json(text: str) -> object:
     Raises ValueError (JSONDecodeError, or nested too deeply).
     """
     try:
-        return json.loads(text, parse_int=_Number, parse_float=_Number, parse_constant=_Number)
+        return DECODER.decode(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -90,7 +110,8 @@ def is_prose(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and not isinstance(value, _Number)
 
 
-def _encoding_of(path: Path) -> str:
+def encoding_of(path: Path) -> str:
+    """Its encoding, by all its bytes. Raises NotText and OSError."""
     with path.open("rb") as stream:
         return detect(stream)
 
@@ -130,16 +151,23 @@ def _json_line(line: _Line, encoding: str) -> Found | Flaw | None:
         return Flaw(line.raw, f"{where} is not JSON: {error.msg} at column {error.colno}")
     except ValueError as error:
         return Flaw(line.raw, f"{where} cannot be used: {error}")
-    return _from_json(where, line.raw, value)
+    return from_json(where, line.raw, value)
 
 
-def _from_json(where: str, raw: bytes, value: object) -> Found | Flaw:
+def from_json(where: str, raw: bytes, value: object) -> Found | Flaw:
+    """The document that a value of `parse_json` is, if an object or a string."""
     if isinstance(value, dict):
         return _document(where, raw, value.items())
     if is_prose(value):
         return Found(where, raw, value)
-    kind = _JSON_TYPES.get(type(value), "a number")
-    return Flaw(raw, f"{where} is {kind}, not an object or a string")
+    return Flaw(raw, f"{where} is {kind_of(value)}, not an object or a string")
+
+
+def kind_of(value: object) -> str:
+    """What a value of `parse_json` is, in words."""
+    if is_prose(value):
+        return "a string"
+    return _JSON_TYPES.get(type(value), "a number")
 
 
 def _document(where: str, raw: bytes, fields: Iterable[tuple[str, object]]) -> Found:
@@ -150,9 +178,9 @@ def _document(where: str, raw: bytes, fields: Iterable[tuple[str, object]]) -> F
         prose = value if is_prose(value) else ""
         key = name.strip().lower()
         named[key] = named.get(key, "") if named.get(key, "").strip() else prose
-    title = _first_filled(named, _TITLE_KEYS)
-    if any(key in named for key in _TEXT_KEYS):
-        return Found(where, raw, _first_filled(named, _TEXT_KEYS), title)
+    title = _first_filled(named, TITLE_KEYS)
+    if any(key in named for key in TEXT_KEYS):
+        return Found(where, raw, _first_filled(named, TEXT_KEYS), title)
     lines = ((name, _scalar(value)) for name, value in fields)
     return Found(where, raw, "\n".join(f"{name}: {text}" for name, text in lines if text), title)
 
@@ -169,7 +197,7 @@ def _scalar(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """`where` names it by its number, the header being row 1, and the line it ends on."""
+    """`where` names it by its number, the first being row 1, and the line it ends on."""
 
     where: str
     raw: bytes
@@ -236,14 +264,33 @@ def _undecoded(cells: list[str], encoding: str) -> str:
     return ""
 
 
-def _csv_row(row: _Row, names: list[str]) -> Found | Flaw:
+def _named_rows(header: _Row, rows: Iterable[_Row]) -> Iterator[Found | Flaw]:
+    names = [name.strip() or f"column {at}" for at, name in enumerate(header.cells, 1)]
+    empty = True
+    for row in rows:
+        empty = False
+        yield _flaw_of(row, len(names), "header") or _document(
+            row.where, row.raw, zip(names, row.cells, strict=True)
+        )
+    if empty:
+        yield Flaw(header.raw, "the file has a header but no rows")
+
+
+def _nameless(row: _Row) -> Found:
+    """All cells are the text, a line each; the title is the first that is no number or date."""
+    cells = [cell.strip() for cell in row.cells if cell.strip()]
+    title = next((cell for cell in cells if not is_value(cell)), "")
+    return Found(row.where, row.raw, "\n".join(cells), title)
+
+
+def _flaw_of(row: _Row, width: int, measure: str) -> Flaw | None:
     if row.problem:
         return Flaw(row.raw, f"{row.where} {row.problem}")
-    if len(row.cells) != len(names):
-        wrong = "few" if len(row.cells) < len(names) else "many"
-        counts = f"{len(row.cells)}, where the header has {len(names)}"
+    if len(row.cells) != width:
+        wrong = "few" if len(row.cells) < width else "many"
+        counts = f"{len(row.cells)}, where the {measure} has {width}"
         return Flaw(row.raw, f"{row.where} has too {wrong} columns: {counts}")
-    return _document(row.where, row.raw, zip(names, row.cells, strict=True))
+    return None
 
 
 def _delimiter(path: Path, encoding: str) -> str:

@@ -1,6 +1,8 @@
 """What is read, what comes out, and the limits on both."""
 
+import errno
 import hashlib
+import stat
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +12,7 @@ MAX_DOCUMENT_BYTES: Final = 2_000_000
 """The longest text a document may have, in bytes of UTF-8."""
 
 MAX_RECORD_BYTES: Final = 8_000_000
-"""The most that is held in memory for one document, in bytes as stored (a file, line or row)."""
+"""The most that is held for one document, in bytes as stored (a file, element, line or row)."""
 
 MAX_RAW_BYTES: Final = 65_536
 """How much of its original bytes an `Unreadable` keeps."""
@@ -26,6 +28,7 @@ class Format(StrEnum):
     TEXT = "text"
     MARKDOWN = "markdown"
     HTML = "html"
+    JSON = "json"
     JSONL = "jsonl"
     CSV = "csv"
 
@@ -71,11 +74,17 @@ class Source:
     def fingerprint(self) -> str:
         """The SHA-256 of all its bytes, in hexadecimal, in constant memory.
 
-        Raises OSError when the file is gone or may not be opened, where `read` gives an
-        `Unreadable` instead.
+        Raises OSError when the file is gone, may not be opened or is no regular file, where `read`
+        gives an `Unreadable` instead.
         """
+        self.refuse_special()
         with self.path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    def refuse_special(self) -> None:
+        """Raises OSError for all but a regular file: to open a pipe may wait, a device never ends."""
+        if not stat.S_ISREG(self.path.stat().st_mode):
+            raise OSError(errno.EINVAL, "it is a pipe, a socket or a device")
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,11 @@ def ingest(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Read documents into a topic, exactly once: text, Markdown, HTML, JSONL, CSV.
+    """Read documents into a topic, exactly once: text, Markdown, HTML, JSON, JSONL, CSV.
+
+    A JSON file is an array of documents, or an object that is one. A CSV file may have no header, if
+    its first row is plainly a record. In folders, files and folders whose names begin with a dot are
+    skipped. What can't be read is a dead letter that says why.
 
     Interrupted and run again it resumes; run twice it adds nothing.
 

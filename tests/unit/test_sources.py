@@ -105,7 +105,6 @@ def test_a_file_reached_by_many_ways_counts_once(tmp_path: Path) -> None:
     file.write_text("x")
     (tmp_path / "in" / "again.txt").symlink_to(file)
     (tmp_path / "in" / "loop").symlink_to(tmp_path)
-    (tmp_path / "in" / "self").symlink_to(tmp_path / "in" / "self")
     odd = f"{tmp_path}/in/../in/./{file.name}"
     (source,) = discover([str(tmp_path), str(file), odd, str(tmp_path / "in" / "again.txt")])
     assert source.uri == file.resolve().as_uri()
@@ -122,9 +121,13 @@ def test_folders_that_link_to_each_other_are_walked_once(tmp_path: Path) -> None
     assert len(discover([str(tmp_path)])) == len(folders)
 
 
-def test_a_pipe_in_a_folder_is_left_alone(tmp_path: Path) -> None:
+def test_a_pipe_in_a_folder_is_reported_unopened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    assert discover([str(tmp_path)]) == []
+    (source,) = discover([str(tmp_path)])
+    reason = "the file cannot be read: it is a pipe, a socket or a device"
+    assert list(read(source)) == [Unreadable(0, b"", reason)]
+    with pytest.raises(OSError, match="it is a pipe"):
+        source.fingerprint()
     with pytest.raises(SourceError, match="neither a file nor a folder"):
         discover([str(tmp_path / "pipe")])
 
@@ -224,7 +227,7 @@ def tar() -> bytes:
     return archive.getvalue()
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html", "a.jsonl", "a.csv"])
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html", "a.json", "a.jsonl", "a.csv"])
 @pytest.mark.parametrize(
     "content",
     [
@@ -268,7 +271,7 @@ def test_text_is_cleaned(entry: OnlyEntry) -> None:
 # Text, Markdown, titles, sizes
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html", "a.jsonl", "a.csv", "a.bin"])
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html", "a.json", "a.jsonl", "a.csv", "a.bin"])
 @pytest.mark.parametrize("content", [b"", b" \r\n\t\n"])
 def test_an_empty_file(name: str, content: bytes, reason: OnlyReason) -> None:
     assert reason(name, content) == "the file is empty"
@@ -287,6 +290,15 @@ def test_a_dangling_symlink_in_a_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.txt").symlink_to(tmp_path / "gone.txt")
     (source,) = discover([str(tmp_path)])
     assert [type(found) for found in read(source)] == [Unreadable]
+
+
+def test_a_symlink_to_itself_is_reported_once(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    (source,) = discover([str(tmp_path), str(tmp_path)])
+    assert source.uri.endswith("/loop")
+    reason = "the file cannot be read: Too many levels of symbolic links"
+    assert list(read(source)) == [Unreadable(0, b"", reason)]
 
 
 @pytest.mark.parametrize(
@@ -444,6 +456,75 @@ def test_wide_lines_end_only_at_newlines(results: Reader) -> None:
     assert found[2].raw == "[]\n".encode("utf-16-le")
 
 
+# JSON
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('[{"text": "a", "title": "T"}, {"body": "b"}, "c"]', ["a", "b", "c"]),
+        (' [\r\n {"text": "ä"}\n,\n"b" ]\n', ["ä", "b"]),
+        ('{\n "text": "a",\n "n": [1, 2]\n}\n', ["a"]),
+        ('{"id": 1.10, "x": "y"}', ["id: 1.10\nx: y"]),
+        ('["a", 1, [], null, {}, " "]', [
+            "a",
+            "element 2 is a number, not an object or a string",
+            "element 3 is an array, not an object or a string",
+            "element 4 is null, not an object or a string",
+            "element 5 has no text",
+            "element 6 has no text",
+        ]),
+        ("[]", ["the file is an array without elements"]),
+        ("42", ["the file is a number, not an array or an object"]),
+        ('"a"', ["the file is a string, not an array or an object"]),
+        ('["a", "b', ["a", "the file is not JSON: Unterminated string starting at at character 7"]),
+        ('["a" "b"]', ["a", "the file is not JSON: Expecting ',' delimiter at character 6"]),
+        ('["a"', ["a", "the file is not JSON: Expecting ',' delimiter at character 5"]),
+        ('["a",]', ["a", "the file is not JSON: Expecting value at character 6"]),
+        ('["a"] x', ["a", "the file is not JSON: Extra data at character 7"]),
+        ('{"text": "a"}\n{"text": "b"}\n', [
+            "the file has more than one value; one on each line is JSONL, a .jsonl file"
+        ]),
+        ("no JSON", ["the file is not JSON: Expecting value at character 1"]),
+        ("[" * 100_000, ["the file cannot be used: it is nested too deeply"]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_json(content: str, expected: list[str], encoding: str, results: Reader) -> None:
+    found = results("a.json", content.encode(encoding))
+    assert [each.text if isinstance(each, Entry) else each.reason for each in found] == expected
+
+
+def test_an_array_may_be_longer_than_what_is_held_of_it(results: Reader) -> None:
+    texts = [f"{n} {'x' * 99_990}" for n in range(100)]
+    assert [
+        each.text
+        for each in results("a.json", json.dumps(texts).encode())
+        if isinstance(each, Entry)
+    ] == texts
+
+
+def test_an_element_that_is_too_long_ends_the_array(results: Reader) -> None:
+    found = results("a.json", b'["a", "' + b"x" * 20_000_000 + b'", "b"]')
+    assert isinstance(found[1], Unreadable)
+    assert found[1].reason == "the file is not JSON, or an element has more than 8000000 bytes"
+    assert len(found) == 2
+
+
+def test_a_wrong_byte_in_an_array_costs_one_element(results: Reader) -> None:
+    found = results("a.json", '["日本語", "'.encode() + b'\xe9", "b"]')
+    assert [type(each) for each in found] == [Entry, Unreadable, Entry]
+    assert isinstance(found[1], Unreadable)
+    assert found[1].raw == b'"\xe9"'
+    assert found[1].reason.startswith("element 2 is not valid UTF-8")
+
+
+def test_values_across_chunks_are_whole(results: Reader) -> None:
+    for pad in range(65_520, 65_540):
+        found = results("a.json", ('["' + "x" * pad + '", 123456789, "é"]').encode())
+        assert [type(each) for each in found] == [Entry, Unreadable, Entry]
+
+
 # CSV
 
 
@@ -515,9 +596,63 @@ def test_csv_without_rows(content: bytes, expected: str, results: Reader) -> Non
     assert found.reason == expected
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [
+            "Wind turbines were stopped by the storm,2024-01-01",
+            "Hospital opens new ward,2024-02-01",
+        ],
+        ["1,Wind stops", "2,Hospital opens"],
+        ["Wind stops,https://a.example/1", "Hospital opens,https://a.example/2"],
+        ["The mayor of the town has resigned", "Rain"],
+        ["The mayor resigned.", "Rain"],
+        ["Storm,2019", "Rain,2020"],
+        ["Only one row in the whole file"],
+    ],
+)
+def test_csv_without_a_header_loses_no_row(rows: list[str], results: Reader) -> None:
+    found = results("a.csv", "\n".join(rows).encode())
+    texts = [each.text for each in found if isinstance(each, Entry)]
+    assert texts == [row.replace(",", "\n") for row in rows]
+
+
+def test_csv_without_a_header_is_titled_by_its_prose(results: Reader) -> None:
+    good, bad = results("a.csv", b"1,2024-01-01 10:00,The ward opens\n2,x\n")
+    assert isinstance(good, Entry)
+    assert good.title == "The ward opens"
+    assert isinstance(bad, Unreadable)
+    assert bad.reason == "row 2 (line 2) has too few columns: 2, where the first row has 3"
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"Question,Answer\nWho?,Me\n", "Question: Who?\nAnswer: Me"),
+        (b"Country,2019,2020\nFrance,12,13\n", "Country: France\n2019: 12\n2020: 13"),
+        (
+            b"Date of the last visit,Ward\n2024-01-01,A\n",
+            "Date of the last visit: 2024-01-01\nWard: A",
+        ),
+        (b"2024-01-01,text\n5,A\n", "A"),
+    ],
+)
+def test_csv_with_unknown_names(content: bytes, text: str, entry: OnlyEntry) -> None:
+    assert entry("a.csv", content).text == text
+
+
+def test_csv_that_may_have_a_header_says_which_names_are_known(reason: OnlyReason) -> None:
+    expected = (
+        "it cannot be told whether the first row is a header, so no row is read; a header has"
+    )
+    found = reason("a.csv", b"Hospital opens new ward\n")
+    assert found.startswith(expected)
+    assert "text, body, content" in found
+
+
 # Whatever comes
 
-FORMATS = st.sampled_from(["a.txt", "a.md", "a.html", "a.jsonl", "a.csv"])
+FORMATS = st.sampled_from(["a.txt", "a.md", "a.html", "a.json", "a.jsonl", "a.csv"])
 MARKUP = st.lists(
     st.sampled_from(
         [
