@@ -129,6 +129,20 @@ def test_a_start_that_was_killed_is_taken_up(home: Home, cache: Path) -> None:
     assert _pids(here) == [pid]
 
 
+def test_without_its_state_file_a_broker_is_found_and_stopped(home: Home, cache: Path) -> None:
+    here = home("höme with spaces, and a comma")
+    started = local.up(here, cache, model=False)
+    (pid,) = _pids(here)
+    for damage in (Path.unlink, lambda file: file.write_text("{")):
+        damage(here / "run" / "kafka.json")
+        assert local.status(here) == started
+        assert local.up(here, cache, model=False) == started
+        assert _pids(here) == [pid]
+    (here / "run" / "kafka.json").unlink()
+    assert local.down(here)
+    assert not _runs(pid)
+
+
 def test_a_broken_broker_says_why(home: Home, cache: Path) -> None:
     here = home("home")
     local.up(here, cache, model=False)

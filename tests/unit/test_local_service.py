@@ -21,7 +21,7 @@ from streams.local.service import Service, telling_line
 
 LISTEN = """
 import socket, sys, time
-server = socket.create_server(("127.0.0.1", int(sys.argv[2])))
+server = socket.create_server(("127.0.0.1", int(sys.argv[2].removeprefix("--port="))))
 print("ready", flush=True)
 time.sleep(60)
 """
@@ -46,7 +46,7 @@ class Echo(Service):
         return f"--home={self.home}"
 
     def command(self, cache: Path, ports: tuple[int, ...]) -> list[str]:
-        return [sys.executable, "-c", self.program, self.mark, str(ports[0])]
+        return [sys.executable, "-c", self.program, self.mark, f"--port={ports[0]}"]
 
     def answers(self, ports: tuple[int, ...]) -> bool:
         return is_listening(ports[0])
@@ -226,6 +226,41 @@ def test_a_damaged_state_file_means_not_running(echo: Echo, content: str) -> Non
     assert not echo.adopt()
     echo.run()
     assert echo.port() is not None
+
+
+@pytest.mark.parametrize("content", [None, "", "{", '{"ports": [], "pid": null, "created": null}'])
+def test_one_whose_state_file_is_lost_or_damaged_is_found_again(
+    echo: Echo, content: str | None
+) -> None:
+    echo.run()
+    before, port = echo.state, echo.port()
+    echo._file.unlink()
+    if content is not None:
+        echo._file.write_text(content)
+    assert echo.port() == port
+    assert echo.is_alive()
+    assert echo.adopt()
+    assert echo.state == before
+    echo._file.unlink()
+    assert echo.stop()
+    assert echo.state["ports"] == [port], "it comes back where it was"
+    assert not echo.is_alive()
+
+
+def test_without_a_state_file_other_processes_are_left_alone(echo: Echo, tmp_path: Path) -> None:
+    echo.run()
+    other = Echo(tmp_path / "other")
+    other._file.parent.mkdir(parents=True)
+    assert not other.is_alive()
+    assert not other.stop()
+    marked = [sys.executable, "-c", SILENT, other.mark]
+    (nobody_s,) = choose(1)
+    for rest in ([], [f"--port={nobody_s}"]):
+        with subprocess.Popen([*marked, *rest]) as foreign:
+            assert not other.stop()
+            assert foreign.poll() is None
+            foreign.kill()
+    assert echo.is_alive()
 
 
 def test_a_long_log_is_set_aside(echo: Echo, monkeypatch: pytest.MonkeyPatch) -> None:
