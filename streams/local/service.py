@@ -8,6 +8,7 @@ by its command line, which names the home and the ports.
 
 import json
 import os
+import re
 import subprocess
 import threading
 import time
@@ -33,6 +34,7 @@ _ATTEMPTS = 3
 _POLL_SECONDS = 0.05
 _CLOCK_STEP_SECONDS = 2.0
 _LOG_BYTES = 8 << 20
+_TELLING = re.compile(r"\b(ERROR|FATAL|error)\b|(Exception|Error)\b|^Caused by:")
 
 # a Popen that is let go of while its process runs warns, and its process stays a zombie
 _children: list["subprocess.Popen[bytes]"] = []
@@ -307,7 +309,10 @@ def _open_log(log: Path) -> int:
 
 
 def telling_line(log: Path, start: int = 0) -> str | None:
-    """The last line of a log, from byte ``start`` on, that is no stack frame."""
+    """The last line of a log, from byte ``start`` on, that names an error; without one, the last.
+
+    Stack frames don't count.
+    """
     try:
         with log.open("rb") as file:
             file.seek(start)
@@ -315,4 +320,5 @@ def telling_line(log: Path, start: int = 0) -> str | None:
     except OSError:
         return None
     lines = [line.strip() for line in text.splitlines() if line[:1] not in ("\t", "")]
-    return lines[-1][:300] if lines else None
+    telling = [line for line in lines if _TELLING.search(line)] or lines
+    return telling[-1][:300] if telling else None

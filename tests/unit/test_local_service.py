@@ -131,7 +131,7 @@ def test_another_program_that_answers_on_the_port_is_not_believed(
     assert echo.port() == free
 
 
-def test_a_start_that_fails_tells_the_log_s_last_line(echo: Echo) -> None:
+def test_a_start_that_fails_tells_the_log_s_telling_line(echo: Echo) -> None:
     echo.program = FAILING
     with pytest.raises(LocalError, match="stopped while starting: ERROR disk is on fire; see"):
         echo.run()
@@ -281,6 +281,24 @@ def test_the_telling_line_is_no_stack_frame_and_no_older_one(tmp_path: Path) -> 
         file.write("start\nCaused by: it\n\tat Main.main\n\t... 3 more\n\n")
     assert telling_line(log, start) == "Caused by: it"
     assert telling_line(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "2026-01-01T00:00:00.000+0000 [main] ERROR kafka.Kafka$ - Exiting Kafka due to fatal exception",
+        "2026-01-01T00:00:00.000+0000 [main] FATAL kafka.Kafka$ - no memory",
+        "Caused by: the disk",
+        "java.lang.RuntimeException: No readable meta.properties files found.",
+        "ValueError: Failed to load the model",
+        "Error: Could not find or load main class kafka.Kafka",
+        "[0.001s][error][gc] Not enough memory",
+    ],
+)
+def test_the_telling_line_names_an_error_where_one_does(tmp_path: Path, error: str) -> None:
+    log = tmp_path / "log"
+    log.write_text(f"ERROR before\n{error}\n\tat a.Frame\nWARN Performing controller activation.\n")
+    assert telling_line(log) == error
 
 
 def _kill(echo: Echo) -> None:
