@@ -106,12 +106,15 @@ def test_two_starts_at_once_make_one_broker(home: Home, cache: Path) -> None:
     assert found[0] == found[1]
 
 
-def test_an_interrupted_start_leaves_nothing_and_the_next_works(home: Home, cache: Path) -> None:
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_start_leaves_nothing_and_the_next_works(
+    home: Home, cache: Path, by: signal.Signals
+) -> None:
     here = home("home")
     for moment in ((here / "kafka").exists, lambda: bool(_pids(here))):
         start = _start_elsewhere(here, cache)
         _wait_until(moment)
-        start.send_signal(signal.SIGINT)
+        start.send_signal(by)
         assert start.wait(180) != 0
         assert not local.status(here).running
         assert not _pids(here)
