@@ -35,17 +35,25 @@ def disk_errors(folder: Path, setting: str) -> Iterator[None]:
     ``setting`` is the environment variable that moves the folder elsewhere.
 
     Raises:
-        LocalError: the disk is full or read-only, or the path is no folder.
+        LocalError: the disk is full or read-only, or the path is no folder or can't be made one.
     """
     try:
         yield
     except OSError as error:
         advice = _DISK_ERRORS.get(error.errno or 0)
+        if error.errno == errno.ENOENT and _is_on_path(error.filename, folder):
+            advice = "choose a writable folder"  # as /proc says it
         if advice is None:
             raise
         raise LocalError(
             f"can't write to {folder}: {error.strerror}; {advice}, or set {setting} to another"
         ) from error
+
+
+def _is_on_path(name: object, folder: Path) -> bool:
+    """Whether a file is in the folder, or a folder above it: others may well be missing."""
+    file = Path(str(name))
+    return file.is_relative_to(folder) or folder.is_relative_to(file)
 
 
 @contextmanager

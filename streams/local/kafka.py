@@ -81,6 +81,7 @@ class Kafka(Service):
     name = "kafka"
     title = f"Kafka {KAFKA_VERSION}"
     port_count = 2
+    ports_option = "-Dpressroom.ports="
 
     @property
     def folder(self) -> Path:
@@ -105,8 +106,9 @@ class Kafka(Service):
         self._write_settings(_SETTINGS_FILE, ports, _DATA)
 
     def command(self, cache: Path, ports: tuple[int, ...]) -> list[str]:
+        marks = (self.mark, self.ports_option + ",".join(map(str, ports)))
         return [
-            *_java(cache, *_JVM, *_ahead_of_time(cache), self.mark),
+            *_java(cache, *_JVM, *_ahead_of_time(cache), *marks),
             "kafka.Kafka",
             _SETTINGS_FILE,
         ]

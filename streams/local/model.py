@@ -30,7 +30,8 @@ class Model(Service):
     def command(self, cache: Path, ports: tuple[int, ...]) -> list[str]:
         (file,) = weights().files(cache)
         program = [sys.executable, "-P", str(Path(model_server.__file__)), self.mark]
-        return [*program, f"--weights={file}", f"--name={MODEL_NAME}", f"--port={ports[0]}"]
+        program += [f"--weights={file}", f"--name={MODEL_NAME}"]
+        return [*program, f"{self.ports_option}{ports[0]}"]
 
     def answers(self, ports: tuple[int, ...]) -> bool:
         connection = http.client.HTTPConnection(HOST, ports[0], timeout=5)

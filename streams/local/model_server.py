@@ -53,7 +53,7 @@ def _embedded_weights() -> str:
 def main() -> None:
     """Serves until killed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--home", help="whose server it is; only shown by ps")
+    parser.add_argument("--home", help="whose server it is; by this it is found")
     parser.add_argument("--weights", help="a GGUF file; by default the embedded model's")
     parser.add_argument("--name", help="the model's name for clients")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen at")

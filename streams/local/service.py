@@ -2,11 +2,13 @@
 
 Its state is a small JSON file: the process's id, when it was created, and its ports. A process is
 only believed to be ours when all of it fits, so that an id that the system gave to another program
-is never mistaken for ours, let alone stopped.
+is never mistaken for ours, let alone stopped. When the file is lost or damaged, the process is found
+by its command line, which names the home and the ports.
 """
 
 import json
 import os
+import re
 import subprocess
 import threading
 import time
@@ -32,6 +34,7 @@ _ATTEMPTS = 3
 _POLL_SECONDS = 0.05
 _CLOCK_STEP_SECONDS = 2.0
 _LOG_BYTES = 8 << 20
+_TELLING = re.compile(r"\b(ERROR|FATAL|error)\b|(Exception|Error)\b|^Caused by:")
 
 # a Popen that is let go of while its process runs warns, and its process stays a zombie
 _children: list["subprocess.Popen[bytes]"] = []
@@ -62,6 +65,9 @@ class Service(ABC):
 
     port_count: ClassVar[int] = 1
 
+    ports_option: ClassVar[str] = "--port="
+    """Begins the argument of the command line that gives the ports, with commas between them."""
+
     def __init__(self, home: Path) -> None:
         self.home = home
         self.log = home / "logs" / f"{self.name}.log"
@@ -79,7 +85,7 @@ class Service(ABC):
 
     @abstractmethod
     def command(self, cache: Path, ports: tuple[int, ...]) -> list[str]:
-        """The command line; contains :attr:`mark`."""
+        """The command line; contains :attr:`mark` and the ports by :attr:`ports_option`."""
 
     @abstractmethod
     def answers(self, ports: tuple[int, ...]) -> bool:
@@ -112,9 +118,10 @@ class Service(ABC):
         A process that ended is forgotten; one that never answers is stopped.
         """
         state = self._state()
-        if not self.is_alive():
-            self._forget()
+        if _find(state, self.mark) is None:
+            self._forget(state)
             return False
+        self._remember(state)  # its file may be lost
         try:
             self._await_answer(state, threading.Event())
         except (_Died, TimeoutError):
@@ -146,7 +153,7 @@ class Service(ABC):
                     f"{self.title} did not answer within {START_SECONDS:.0f} s; see {self.log}"
                 ) from None
             except _Died:
-                self._forget()
+                self._forget(state)
                 if all(map(is_free, chosen)):
                     raise self.failure(log_start) from None
         raise LocalError(f"{self.title} found no free port; see {self.log} and run it again")
@@ -171,7 +178,7 @@ class Service(ABC):
                 else:
                     process.kill()
                     self._await_end(state)
-        self._forget()
+        self._forget(state)
         return process is not None
 
     def _spawn(self, command: list[str], chosen: tuple[int, ...]) -> State:
@@ -219,11 +226,37 @@ class Service(ABC):
         return True
 
     def _state(self) -> State:
+        return self._remembered() or self._search() or State()
+
+    def _remembered(self) -> State | None:
         try:
             found = json.loads(self._file.read_bytes())
-            return State(tuple(map(int, found["ports"])), found["pid"], found["created"])
+            state = State(tuple(map(int, found["ports"])), found["pid"], found["created"])
         except (OSError, ValueError, KeyError, TypeError):
-            return State()
+            return None
+        return state if len(state.ports) == self.port_count else None
+
+    def _search(self) -> State | None:
+        """The state of the running process when its file is lost or damaged."""
+        if not self._file.parent.exists():
+            return None  # nothing was ever started here
+        import psutil
+
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                ports = self._ports_in(process.cmdline())
+                # a container's processes are seen here too, and its home may have the same path,
+                # but what listens in there is not reached
+                if len(ports) == self.port_count and is_listening(ports[0]):
+                    return State(ports, process.pid, process.create_time())
+        return None
+
+    def _ports_in(self, command: list[str]) -> tuple[int, ...]:
+        """The ports of a command line that is this service's; none when it is another's."""
+        given = [part for part in command if part.startswith(self.ports_option)]
+        if self.mark not in command or not given:
+            return ()
+        return tuple(map(int, given[0].removeprefix(self.ports_option).split(",")))
 
     def _remember(self, state: State) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -231,8 +264,7 @@ class Service(ABC):
         fresh.write_text(json.dumps(asdict(state)), "utf-8")
         os.replace(fresh, self._file)
 
-    def _forget(self) -> None:
-        state = self._state()
+    def _forget(self, state: State) -> None:
         if state.pid is not None:
             self._remember(State(state.ports))
 
@@ -277,7 +309,10 @@ def _open_log(log: Path) -> int:
 
 
 def telling_line(log: Path, start: int = 0) -> str | None:
-    """The last line of a log, from byte ``start`` on, that is no stack frame."""
+    """The last line of a log, from byte ``start`` on, that names an error; without one, the last.
+
+    Stack frames don't count.
+    """
     try:
         with log.open("rb") as file:
             file.seek(start)
@@ -285,4 +320,5 @@ def telling_line(log: Path, start: int = 0) -> str | None:
     except OSError:
         return None
     lines = [line.strip() for line in text.splitlines() if line[:1] not in ("\t", "")]
-    return lines[-1][:300] if lines else None
+    telling = [line for line in lines if _TELLING.search(line)] or lines
+    return telling[-1][:300] if telling else None

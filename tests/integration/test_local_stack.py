@@ -106,12 +106,15 @@ def test_two_starts_at_once_make_one_broker(home: Home, cache: Path) -> None:
     assert found[0] == found[1]
 
 
-def test_an_interrupted_start_leaves_nothing_and_the_next_works(home: Home, cache: Path) -> None:
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_start_leaves_nothing_and_the_next_works(
+    home: Home, cache: Path, by: signal.Signals
+) -> None:
     here = home("home")
     for moment in ((here / "kafka").exists, lambda: bool(_pids(here))):
         start = _start_elsewhere(here, cache)
         _wait_until(moment)
-        start.send_signal(signal.SIGINT)
+        start.send_signal(by)
         assert start.wait(180) != 0
         assert not local.status(here).running
         assert not _pids(here)
@@ -127,6 +130,20 @@ def test_a_start_that_was_killed_is_taken_up(home: Home, cache: Path) -> None:
     (pid,) = _pids(here)
     assert local.up(here, cache, model=False).running
     assert _pids(here) == [pid]
+
+
+def test_without_its_state_file_a_broker_is_found_and_stopped(home: Home, cache: Path) -> None:
+    here = home("höme with spaces, and a comma")
+    started = local.up(here, cache, model=False)
+    (pid,) = _pids(here)
+    for damage in (Path.unlink, lambda file: file.write_text("{")):
+        damage(here / "run" / "kafka.json")
+        assert local.status(here) == started
+        assert local.up(here, cache, model=False) == started
+        assert _pids(here) == [pid]
+    (here / "run" / "kafka.json").unlink()
+    assert local.down(here)
+    assert not _runs(pid)
 
 
 def test_a_broken_broker_says_why(home: Home, cache: Path) -> None:

