@@ -4,7 +4,7 @@ A value is a header that names the writer's schema, and the Avro binary. There a
 
 * Avro's single-object encoding: ``C3 01`` and the 8-byte little-endian CRC-64-AVRO fingerprint of the
   schema. (Source: the Avro specification, "Single-object encoding".) Older schemas are the files in
-  ``schemas/avro/history`` and whatever :func:`remember` was given.
+  ``schemas/avro/history`` and whatever :func:`remember` was given (:mod:`streams.history`).
 * Confluent's wire format: ``00`` and the schema's id in a registry, 4 bytes, big-endian
   (:mod:`schemas.registry`).
 
@@ -37,6 +37,7 @@ MAGIC = b"\xc3\x01"
 WIRE_MAGIC = b"\x00"
 WIRE_HEADER = len(WIRE_MAGIC) + 4
 _HEADER = len(MAGIC) + 8
+_HINT = "`pressroom schemas keep` before a change keeps older ones readable (docs/schemas.md)"
 _known: dict[bytes, Any] = {}
 
 
@@ -106,7 +107,9 @@ class Framing:
         if value.startswith(MAGIC) and len(value) >= _HEADER:
             mark = value[len(MAGIC) : _HEADER]
             if not _is_known(mark):
-                raise DecodeError(f"written with an unknown schema, fingerprint {mark.hex()}")
+                raise DecodeError(
+                    f"written with an unknown schema, fingerprint {mark.hex()}; {_HINT}"
+                )
             return Written(_HEADER, mark, _known[mark])
         number = wire_id(value)
         if number is not None:

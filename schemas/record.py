@@ -166,10 +166,17 @@ def _derive_field(
     if text.doc:
         derived["doc"] = text.doc
     if field.default is not dataclasses.MISSING:
-        derived["default"] = field.default
+        derived["default"] = _plain(field.default)
     elif field.default_factory is not dataclasses.MISSING:
-        derived["default"] = field.default_factory()
+        derived["default"] = _plain(field.default_factory())
     return derived
+
+
+def _plain(default: Any) -> Any:
+    """A default as Avro's data: it is read as if a writer had written it."""
+    if is_record(type(default)):
+        return binding_of(type(default)).to_avro(default)
+    return [_plain(each) for each in default] if isinstance(default, list) else default
 
 
 def _split_annotated(hint: object) -> tuple[object, Text]:

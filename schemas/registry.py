@@ -24,8 +24,9 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from fastavro import parse_schema
 
 from schemas.codec import WIRE_HEADER, WIRE_MAGIC, Codec, Framing, Written, remember
+from schemas.compatibility import difference_of
 from schemas.errors import DecodeError, RetryLater, UsageError
-from schemas.record import Schema, schema_of
+from schemas.record import schema_of
 from schemas.topics import Topic
 
 log = logging.getLogger(__name__)
@@ -48,13 +49,6 @@ _UNKNOWN_FOR = 30.0
 _REREADS_FOR = 60.0
 _MOST_UNKNOWN = 10_000
 _NOT_THERE = (40401, 40402, 40403)
-_WORDS = {
-    "reader_field_missing_default_value": "a new field has no default",
-    "missing_enum_symbols": "an enum lost symbols",
-    "missing_union_branch": "a union lost a type",
-    "type_mismatch": "a type changed",
-    "name_mismatch": "a name changed",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,36 +358,6 @@ class WireFormat(Framing):
                 self._learn_references(found.schema, named)
                 with suppress(Exception):  # what refers to it says that it is broken
                     parse_schema(json.loads(found.schema.schema_str), named_schemas=named)
-
-
-def difference_of(reader: Schema, writer: Schema) -> str:
-    """Why records of one schema can't be read with another; empty when they can.
-
-    The rules are those of Avro's schema resolution, as Apache Avro's own library checks them.
-    """
-    from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibilityType
-    from avro.schema import parse
-
-    checker = ReaderWriterCompatibilityChecker()  # type: ignore[no-untyped-call]
-    found = checker.get_compatibility(parse(json.dumps(reader)), parse(json.dumps(writer)))
-    if found.compatibility is SchemaCompatibilityType.compatible:
-        return ""
-    kinds = dict.fromkeys(_WORDS.get(i.value, i.value) for i in found.incompatibilities)
-    places = sorted(_place(reader, at) for at in found.locations if at != "/")
-    where = f" (in {', '.join(places)})" if places else ""
-    return f"{', '.join(kinds)}: {'; '.join(sorted(found.messages))}{where}"
-
-
-def _place(schema: Any, location: str) -> str:
-    """``/fields/3/type`` as the name of the field."""
-    names: list[str] = []
-    for part in location.strip("/").split("/"):
-        if isinstance(schema, list) and part.isdigit() and int(part) < len(schema):
-            schema = schema[int(part)]
-            names += [schema["name"]] if isinstance(schema, dict) and "name" in schema else []
-        else:
-            schema = schema.get(part) if isinstance(schema, dict) else None
-    return ".".join(names) or location
 
 
 def _registered(topic: Topic[Any]) -> Registered:

@@ -71,8 +71,12 @@ class MemoryDriver:
             pipeline: what to run.
             model: whom its stages ask; a :class:`ScriptedModel` in most tests.
             framing: how values are written.
+
+        Raises:
+            UsageError: a kept schema is none, or can't be read any more.
         """
         self._pipeline = pipeline
+        pipeline.remember_history()
         self._partitions = {t.name: t.partitions for t in pipeline.topics}
         self._logs: dict[tuple[str, int], list[Received]] = defaultdict(list)
         self._clock = 0

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from schemas.errors import UsageError
 from schemas.records import Document
 from schemas.topics import Topic, dead_letters_of, filtered_of, sources_of
+from streams.history import remember_history
 from streams.stage import AnyTopic, OnUnknown, Reads, Stage, StageFunction, Writes, declare
 
 F = TypeVar("F", bound=StageFunction)
@@ -148,7 +149,7 @@ class Pipeline:
         return list(chosen.values())
 
     def check(self) -> None:
-        """Loads every prompt and looks for topics declared twice.
+        """Loads every prompt and kept schema, and looks for topics declared twice.
 
         Raises:
             UsageError: the first thing found wrong.
@@ -157,6 +158,15 @@ class Pipeline:
         for stage in self.stages.values():
             if stage.prompt is not None:
                 stage.load_prompt()
+        self.remember_history()
+
+    def remember_history(self) -> None:
+        """Makes records readable that were written with the schemas in ``history``, beside its module.
+
+        Raises:
+            UsageError: a file there is no schema of a record, or the present class can't read it.
+        """
+        remember_history(self.stages.values())
 
     def topology(self) -> dict[str, Any]:
         """The graph as plain data, as ``pressroom topology --json`` prints it."""

@@ -92,6 +92,11 @@ class Stage:
         return [*self.reads, *self.writes, *own, *always]
 
     @property
+    def history(self) -> Path:
+        """Where the older schemas of its records are kept: beside its module, as its prompts are."""
+        return self.prompt_folder.parent / "history"
+
+    @property
     def group(self) -> str:
         """Its consumer group."""
         return f"{self.pipeline}.{self.name}"

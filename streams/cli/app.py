@@ -49,7 +49,9 @@ def common(
 
 
 topics = typer.Typer(help="Topics of the pipeline.", no_args_is_help=True, rich_markup_mode=None)
-schemas = typer.Typer(help="Schemas in the registry.", no_args_is_help=True, rich_markup_mode=None)
+schemas = typer.Typer(
+    help="Schemas, kept and in the registry.", no_args_is_help=True, rich_markup_mode=None
+)
 key_ring = typer.Typer(
     help="Keys of encrypted fields.", no_args_is_help=True, rich_markup_mode=None
 )
@@ -63,6 +65,7 @@ app.add_typer(topics, name="topics")
 topics.command("create")(run.create)
 app.add_typer(schemas, name="schemas")
 schemas.command("check")(inspect.schemas_check)
+schemas.command("keep")(inspect.schemas_keep)
 app.command()(inspect.topology)
 app.command()(run.ingest)
 app.command()(run.worker)

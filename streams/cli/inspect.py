@@ -1,4 +1,4 @@
-"""What looks at topics: ``topology``, ``tail``, ``dead list``, ``dead show`` and ``audit``."""
+"""What looks at topics, ``topology``, ``tail``, ``dead list``, ``dead show``, ``audit``; and schemas."""
 
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -104,6 +104,24 @@ def schemas_check(json: Json = False) -> None:
         paper().print(said, markup=False, soft_wrap=True)
     if not ok:
         raise typer.Exit(1)
+
+
+def schemas_keep(json: Json = False) -> None:
+    """Write the schemas of the pipeline's own records to the folder history, beside its module.
+
+    Do it before you change or move a record: what was written with a kept schema stays readable.
+    A schema that is kept already is not written again.
+
+    Example: pressroom --app notes:notes schemas keep
+    """
+    from streams.history import keep
+
+    written = [str(file) for file in keep(pipeline().stages.values())]
+    if json:
+        emit({"written": written})
+    else:
+        said = "\n".join(written) or "All schemas are kept."
+        paper().print(said, markup=False, soft_wrap=True)
 
 
 def dead_list(json: Json = False) -> None:

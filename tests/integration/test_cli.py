@@ -21,7 +21,8 @@ from tests.support.model_server import ModelServer
 
 COMMANDS = (
     "demo", "up", "down", "status", "topology", "ingest", "worker", "sink", "tail", "audit",
-    "acls", "topics create", "schemas check", "keys create", "keys rotate", "dead list", "dead show",
+    "acls", "topics create", "schemas check", "schemas keep", "keys create", "keys rotate",
+    "dead list", "dead show",
 )  # fmt: skip
 
 NOWHERE = {"PRESSROOM_BOOTSTRAP_SERVERS": "127.0.0.1:1"}

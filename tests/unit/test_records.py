@@ -13,7 +13,8 @@ from fastavro import parse_schema
 
 import schemas.record
 from schemas import records
-from schemas.codec import codec_for
+from schemas.codec import MAGIC, codec_for, remember
+from schemas.compatibility import difference_of
 from schemas.errors import UsageError
 from schemas.record import (
     DEFAULT_MAX_ITEMS,
@@ -277,6 +278,23 @@ def test_lists_and_dicts_become_arrays_and_maps() -> None:
 def test_defaults_are_in_the_schema_and_other_fields_have_none() -> None:
     defaults = {f["name"]: f["default"] for f in schema_of(Shape)["fields"] if "default" in f}
     assert defaults == {"note": None, "tags": [], "weight": 3}
+
+
+def test_a_default_that_is_a_record_is_read_as_one() -> None:
+    @record(namespace="test.defaults")
+    class Older:
+        name: str
+
+    @record(namespace="test.defaults")
+    class Placed:
+        name: str
+        centre: Point = Point(1, 2)
+        points: list[Point] = field(default_factory=lambda: [Point(3, 4)])
+
+    older = schema_of(Older) | {"name": "Placed"}
+    data = codec_for(Older).encode(Older("a"))[10:]
+    assert codec_for(Placed).decode(MAGIC + remember(older) + data) == Placed("a")
+    assert difference_of(schema_of(Placed), older) == ""
 
 
 def test_a_record_used_often_is_defined_once_and_then_named() -> None:
