@@ -179,7 +179,8 @@ class Runner:
             self._leaving = True
         for work in works or ():
             work.dropped = work.dropped or work not in self._running
-        self._place.call(self._cancel_waiting, works)
+        if self._waiting:
+            self._place.call(self._cancel_waiting, works)
 
     def drop(self, works: Iterable[Work]) -> None:
         """Forgets works: those not begun won't be, those begun are cancelled."""

@@ -13,6 +13,7 @@ from streams.cli.app import app
 
 __all__ = ["app", "main"]
 
+_CTRL_C = 130
 _INTERRUPTED = "interrupted; what was committed stays, run it again to go on"
 
 # typer brings its own copy of click, or uses the one installed: this is its ClickException either way
@@ -29,27 +30,33 @@ def main() -> None:
     note_environment()
     sys.excepthook = _say_crash
     # like Ctrl-C: what a command has started ends with it
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(_run())
 
 
-def _interrupt(number: int, _: object) -> None:
-    raise KeyboardInterrupt(number)
+class _Terminated(BaseException):
+    """SIGTERM: not KeyboardInterrupt, for which typer has a status of its own."""
+
+
+def _terminate(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # once is enough: what was started is being ended
+    raise _Terminated
 
 
 def _run() -> int:
     from schemas.errors import PressroomError, UsageError
 
     try:
-        return int(app(standalone_mode=False) or 0)
+        status = int(app(standalone_mode=False) or 0)
+        return _say(_INTERRUPTED, status) if status == _CTRL_C else status
     except UsageError as error:
         return _say(error, 2)
     except PressroomError as error:
         return _say(error, 1)
-    except KeyboardInterrupt as error:
-        return _say(_INTERRUPTED, 143 if error.args == (signal.SIGTERM,) else 130)
-    except typer.Abort:
-        return _say(_INTERRUPTED, 130)
+    except _Terminated:
+        return _say(_INTERRUPTED, 143)
+    except (KeyboardInterrupt, typer.Abort):
+        return _say(_INTERRUPTED, _CTRL_C)
     except _ClickError as error:
         return _wrong_use(error)
 

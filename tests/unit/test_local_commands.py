@@ -112,16 +112,16 @@ def test_up_with_nothing_to_start_is_wrong_use(
 def test_what_is_set_elsewhere_is_said(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
     stack.set(ONLY_KAFKA, KAFKA)
     commands.status()
-    assert "Model  not running here: OPENAI_BASE_URL is set" in capsys.readouterr().err
+    assert "Model  not running here: OPENAI_BASE_URL is set" in capsys.readouterr().out
 
 
 def test_down_says_what_it_deleted(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
     stack.set(BOTH)
     (stack.home / "kafka" / "data").mkdir(parents=True)
     commands.down(purge=True)
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     assert said == f"Nothing was running.\nDeleted all topics, in {stack.home / 'kafka'}\n"
     commands.down(purge=True)
-    assert "There were no topics." in capsys.readouterr().err
+    assert "There were no topics." in capsys.readouterr().out
     commands.down(json=True, purge=True)
     assert json.loads(capsys.readouterr().out) == {"stopped": False, "purged": False}
