@@ -16,8 +16,12 @@ _PATIENCE = 5.0
 """Seconds to wait for others that write: a thousand times as long as they take."""
 
 _PRIMARY = 0xFF
-_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PROTOCOL)
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
+# no fault of the file's content, and making it anew would not help
+_NO_DAMAGE = (
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_NOMEM,
+)  # fmt: skip
 _TABLES = """
 create table if not exists completions (call_id text primary key, at integer, entry blob);
 create table if not exists read (topic text, partition integer, next integer,
@@ -33,8 +37,8 @@ class Locked(Exception):
     """Another process keeps the file locked, as one does that was stopped while it wrote."""
 
 
-class Damaged(Exception):
-    """The file was no such database, and is deleted."""
+class Damaged(sqlite3.DatabaseError):
+    """The file was no such database, or holds what nobody has put there, and is deleted."""
 
 
 class LedgerCopy:
@@ -77,7 +81,10 @@ class LedgerCopy:
             Locked, Damaged, sqlite3.Error: see the class.
         """
         with self._explained():
-            rows = self._writing.execute("select topic, partition, next from read")
+            rows = self._writing.execute("select topic, partition, next from read").fetchall()
+            # a column holds values of any type, whatever was declared
+            if any([*map(type, row)] != [str, int, int] for row in rows):
+                raise sqlite3.DatabaseError("it does not tell how far the ledgers are read")
             return {(topic, partition): offset for topic, partition, offset in rows}
 
     def store(self, completions: Iterable[LedgerEntry], read: Mapping[Partition, int]) -> None:
@@ -103,13 +110,14 @@ class LedgerCopy:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            code = error.sqlite_errorcode & _PRIMARY
+            # text that is no UTF-8 has no code: the module says so, not the library
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & _PRIMARY
             if code in _LOCKED:
                 raise Locked(f"{self.file} is locked by a process that stands still") from error
-            if code in _DAMAGED:
-                self._delete()
-                raise Damaged(f"{self.file} was damaged: {error}") from error
-            raise
+            if code in _NO_DAMAGE:
+                raise
+            self._delete()
+            raise Damaged(f"{self.file} was damaged: {error}") from error
 
     def _delete(self) -> None:
         # with its log, or the next one would be filled from that
