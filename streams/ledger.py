@@ -3,7 +3,8 @@
 Before a call an *intent* is written, after it the *result*, keyed by the call id and to the ledger's
 partition that has the input's number. Both are written by an idempotent producer outside the
 transactions, and both are awaited: what is known to be written outlives any crash. A question that was
-asked before, by whatever input, is not asked again: a *reuse* is written that repeats the completion.
+asked before, by whatever input, is not asked again: a *reuse* is written that repeats the completion,
+keyed by the call id and the inputs.
 
 With every committed offset goes, as its metadata, a position in the ledger: no entry of an input that
 is not committed yet stands before it. The next owner of the partition reads on from there, which is as
@@ -460,7 +461,7 @@ class Ledger:
         headers = page.lineage.headers(self._topic.ce_type, 0, 1, apart=apart)
         try:
             self._producer.produce(
-                self._topic.name, self._codec.encode(entry), entry.call_id, partition,
+                self._topic.name, self._codec.encode(entry), _key_of(entry), partition,
                 on_delivery=reported, headers=cast(Any, headers),
             )  # fmt: skip
         except KafkaException as failure:
@@ -483,6 +484,11 @@ def _is_open(inputs: str, committed: Mapping[str, int]) -> bool:
 
 def _positions_in(inputs: str) -> list[Position]:
     return [Position.parse(text) for text in inputs.split(",")]
+
+
+def _key_of(entry: LedgerEntry) -> str:
+    # compaction must not let a reuse replace the result that it repeats, nor another input's reuse
+    return f"{entry.call_id} {entry.inputs}" if entry.kind == "reuse" else entry.call_id
 
 
 def _settle(written: "asyncio.Future[int]", error: KafkaError | None, offset: int) -> None:
