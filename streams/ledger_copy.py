@@ -55,6 +55,7 @@ class LedgerCopy:
         """
         self.file = file
         self._codec = codec_for(LedgerEntry)
+        self._spoiled = ""
         with self._explained():
             self._writing = self._connected()
             self._writing.execute("pragma journal_mode = wal")
@@ -66,12 +67,17 @@ class LedgerCopy:
         """The newest completion of a call.
 
         Raises:
-            sqlite3.Error: the file can't be read.
+            sqlite3.Error: the file can't be read; if it is damaged, the next other method says so.
             RecordRejected, Stop: the entry can't.
         """
-        found = self._reading.execute(
-            "select entry from completions where call_id = ?", (call_id,)
-        ).fetchone()
+        try:
+            found = self._reading.execute(
+                "select entry from completions where call_id = ?", (call_id,)
+            ).fetchone()
+        except sqlite3.DatabaseError as error:
+            if _code(error) not in (*_LOCKED, *_NO_DAMAGE):
+                self._spoiled = str(error)
+            raise
         return self._codec.decode(found[0]) if found is not None else None
 
     def read_so_far(self) -> dict[Partition, int]:
@@ -108,10 +114,11 @@ class LedgerCopy:
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
+            if self._spoiled:
+                raise sqlite3.DatabaseError(self._spoiled)
             yield
         except sqlite3.DatabaseError as error:
-            # text that is no UTF-8 has no code: the module says so, not the library
-            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & _PRIMARY
+            code = _code(error)
             if code in _LOCKED:
                 raise Locked(f"{self.file} is locked by a process that stands still") from error
             if code in _NO_DAMAGE:
@@ -123,3 +130,8 @@ class LedgerCopy:
         # with its log, or the next one would be filled from that
         for suffix in ("", "-wal", "-shm"):
             self.file.with_name(self.file.name + suffix).unlink(missing_ok=True)
+
+
+def _code(error: sqlite3.DatabaseError) -> int:
+    # text that is no UTF-8 has none: the module says so, not the library
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)) & _PRIMARY

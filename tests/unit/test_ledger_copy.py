@@ -136,3 +136,15 @@ def test_what_is_not_the_files_fault_does_not_delete_it(file: Path) -> None:
     with pytest.raises(sqlite3.OperationalError, match="full"):
         copy.store([completion(f"more {n}", 1) for n in range(1000)], {})
     assert LedgerCopy(file).find("call 1") is not None
+
+
+def test_damage_that_is_met_when_a_completion_is_looked_up_is_not_kept(file: Path) -> None:
+    filled(file)
+    copy = LedgerCopy(file)
+    with closing(sqlite3.connect(file)) as other, other:
+        other.execute("drop table completions")
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        copy.find("call 1")
+    with pytest.raises(Damaged, match="no such table"):
+        copy.read_so_far()
+    assert LedgerCopy(file).read_so_far() == {}
