@@ -124,6 +124,18 @@ def end_offsets(
     return _list_offsets(config, partitions, latest)
 
 
+def begin_offsets(
+    config: Mapping[str, Any], partitions: Collection[Partition]
+) -> dict[Partition, int]:
+    """The low watermark of each partition: no record before it is kept.
+
+    Raises:
+        RetryLater: no broker answers.
+    """
+    earliest = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+    return _list_offsets(config, partitions, earliest)
+
+
 def _list_offsets(
     config: Mapping[str, Any], partitions: Collection[Partition], spec: Any
 ) -> dict[Partition, int]:

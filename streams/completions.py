@@ -133,7 +133,12 @@ class Completions:
                 self._store(batch, copy)
 
     def _on_a_copy(self, step: Callable[[LedgerCopy], None]) -> None:
-        """Runs a step on the copy in use: on another where that is locked, anew where it is damaged."""
+        """Runs a step on the copy in use: on another where that is locked, anew where it is damaged.
+
+        Raises:
+            Damaged: what was made anew is damaged again.
+        """
+        anew: Path | None = None
         while True:
             file = self._file()
             try:
@@ -144,8 +149,11 @@ class Completions:
                 log.warning("%s; using another", error)
                 self._locked += 1
             except Damaged as error:
-                log.warning("%s; making it anew", error)
                 self._copies.pop(file, None)
+                if file == anew:
+                    raise
+                log.warning("%s; making it anew", error)
+                anew = file
 
     def _file(self) -> Path:
         number = f".{self._locked + 1}" if self._locked else ""

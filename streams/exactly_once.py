@@ -42,7 +42,7 @@ from schemas.errors import (
 )
 from schemas.message import Received
 from streams.completions import Completions
-from streams.ledger import Book, Ledger, from_metadata
+from streams.ledger import Book, Ledger, OnLoss, from_metadata
 from streams.presence import Presence
 from streams.processing import JoinState, Processor, Work
 from streams.runner import OwnThread, Runner
@@ -94,6 +94,7 @@ class ExactlyOnce:
         concurrency: int | None = None,
         make_consumer: Callable[[dict[str, Any]], Consumer] = Consumer,
         earlier: Completions | None = None,
+        on_loss: OnLoss = "stop",
     ) -> None:
         """
         Args:
@@ -104,6 +105,7 @@ class ExactlyOnce:
             concurrency: calls at once; by default as the stage says.
             make_consumer: builds the client; tests build one that fails on purpose.
             earlier: the completions that may be taken again; None asks every question.
+            on_loss: what to do where the ledger has lost entries.
         """
         self.stage = processor.stage
         self._processor, self._producer, self._config = processor, producer, dict(config)
@@ -114,7 +116,7 @@ class ExactlyOnce:
         # a slow call holds back the finished ones behind it; more than this is not begun meanwhile
         self._most_waiting = WINDOW * at_once if self.stage.uses_llm else 3 * MAX_TRANSACTION
         self._make_consumer = make_consumer
-        self._earlier = earlier
+        self._earlier, self._on_loss = earlier, on_loss
         self._ledger: Ledger | None = None
         self._tasks: dict[int, Task] = {}
         self._partitions: set[Partition] = set()
@@ -150,7 +152,9 @@ class ExactlyOnce:
         if self._processor.caller is not None:
             prices = self._processor.caller.prices
             framing = self._processor.framing
-            self._ledger = Ledger(self.stage, self._config, prices, self._earlier, framing)
+            self._ledger = Ledger(
+                self.stage, self._config, prices, self._earlier, framing, self._on_loss
+            )
         try:
             self._consumer.subscribe(
                 [t.name for t in self.stage.reads],

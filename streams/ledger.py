@@ -3,7 +3,8 @@
 Before a call an *intent* is written, after it the *result*, keyed by the call id and to the ledger's
 partition that has the input's number. Both are written by an idempotent producer outside the
 transactions, and both are awaited: what is known to be written outlives any crash. A question that was
-asked before, by whatever input, is not asked again: a *reuse* is written that repeats the completion.
+asked before, by whatever input, is not asked again: a *reuse* is written that repeats the completion,
+keyed by the call id and the inputs.
 
 With every committed offset goes, as its metadata, a position in the ledger: no entry of an input that
 is not committed yet stands before it. The next owner of the partition reads on from there, which is as
@@ -15,18 +16,18 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from consumers.reader import Reader, end_offsets
+from consumers.reader import Reader, begin_offsets, end_offsets
 from producers.transactional import DEFAULTS as PRODUCER_DEFAULTS
-from schemas.codec import SINGLE_OBJECT, Framing
-from schemas.errors import RecordRejected, Refused, RetryLater, Stop
+from schemas.codec import SINGLE_OBJECT, Codec, Framing
+from schemas.errors import DecodeError, RecordRejected, Refused, RetryLater, Stop
 from schemas.message import Lineage, Position, Received
 from schemas.records import LedgerEntry
 from streams.calls import Begin
@@ -38,6 +39,10 @@ from streams.prices import Prices
 from streams.stage import OnUnknown, Stage
 
 log = logging.getLogger(__name__)
+
+OnLoss = Literal["stop", "accept"]
+"""What a worker does where the ledger has lost entries that it needs: it stops, or goes on without
+them. What was in flight may be paid again then, and asked again in spite of ``on_unknown="park"``."""
 
 _METADATA = "ledger:"
 _PAUSE = 1.0
@@ -291,6 +296,22 @@ def from_metadata(found: Iterable[str | None]) -> int:
     return max((int(text) for text in texts if text.isdigit()), default=0)
 
 
+def entry_in(received: Received, codec: Codec[LedgerEntry]) -> LedgerEntry:
+    """The entry in a record of a ledger's topic.
+
+    Raises:
+        DecodeError: it is none.
+        RetryLater: the registry, which may know its schema, does not answer.
+        Stop: a field is encrypted, and this process has no key.
+    """
+    entry = codec.decode(received.value)
+    try:
+        _positions_in(entry.inputs)
+    except ValueError:
+        raise DecodeError(f"{entry.inputs!r} are no inputs") from None
+    return entry
+
+
 class Ledger:
     """A stage's ledger: opens its books and writes into them."""
 
@@ -301,6 +322,7 @@ class Ledger:
         prices: Prices,
         earlier: Completions | None = None,
         framing: Framing = SINGLE_OBJECT,
+        on_loss: OnLoss = "stop",
     ) -> None:
         """
         Args:
@@ -309,8 +331,10 @@ class Ledger:
             prices: what completions cost.
             earlier: the completions that may be taken again; None asks every question.
             framing: how entries are written.
+            on_loss: see :data:`OnLoss`.
         """
         assert stage.ledger is not None
+        self._on_loss = on_loss
         self._stage, self._topic, self._config = stage, stage.ledger, dict(config)
         self._prices, self._earlier = prices, earlier
         self._codec = framing.codec(self._topic)
@@ -336,20 +360,17 @@ class Ledger:
 
         Raises:
             RetryLater: no broker answers, or the registry that knows an entry's schema.
-            Stop: the ledger ends before the position that was committed: its tail was lost.
+            Stop: the ledger has lost entries after the position that was committed.
         """
         began = time.monotonic()
-        name = self._topic.name
-        found = end_offsets(self._config, [(name, n) for n in since])
-        ends = {n: found[name, n] for n in since}
-        for n, end in ends.items():
-            if end < since[n]:
-                raise Stop(
-                    f"{name}:{n} ends at {end}, but was written up to {since[n]}: its tail was lost, "
-                    "and with it what has been paid for; restore it, or delete the group's offsets "
-                    f"({self._stage.group}) to read and pay from the beginning"
-                )
-        entries = self._entries({n: (since[n], end) for n, end in ends.items() if since[n] < end})
+        name, spans = self._topic.name, self._spans(since)
+
+        def is_needed(n: int, entry: LedgerEntry) -> bool:
+            # of a ledger without its tail the rest is read, too long to be kept as a whole
+            return spans[n][0] >= since[n] or _is_open(entry.inputs, committed.get(n, {}))
+
+        read = {n: (at, end) for n, (at, end) in spans.items() if at < end}
+        entries = self._entries(read, is_needed)
         log.info(
             "%s: read %d entries of %d partitions of %s in %.2f s",
             self._stage.name, sum(map(len, entries.values())), len(since), name,
@@ -357,18 +378,47 @@ class Ledger:
         )  # fmt: skip
         return {
             n: Book(
-                n, self._write, entries.get(n, {}), ends[n],
+                n, self._write, entries.get(n, {}), spans[n][1],
                 self._prices, self._stage.on_unknown, self._earlier,
                 partial(self._late, n), committed.get(n, {}),
             )
             for n in since
         }  # fmt: skip
 
+    def _spans(self, since: Mapping[int, int]) -> dict[int, tuple[int, int]]:
+        """For each partition what to read: from its position to its end."""
+        partitions = [(self._topic.name, n) for n in since]
+        begins = begin_offsets(self._config, partitions)
+        ends = end_offsets(self._config, partitions)
+        spans = {}
+        for (name, n), end in ends.items():
+            begin, at = begins[name, n], since[n]
+            if not begin <= at <= end:
+                self._lost(_loss(f"{name}:{n}", begin, at, end))
+                at = begin  # what was written in place of a lost tail may stand anywhere
+            spans[n] = at, end
+        return spans
+
+    def _lost(self, what: str) -> None:
+        again = "paid for again"
+        if self._stage.on_unknown == "park":
+            again += ', or asked again in spite of on_unknown="park"'
+        if self._on_loss == "stop":
+            raise Stop(
+                f"{what}; restore it, or set PRESSROOM_LEDGER_LOSS=accept to go on with what is left: "
+                f"what was in flight may be {again}, nothing else"
+            )
+        log.warning("%s; going on with what is left: what was in flight may be %s", what, again)
+
     def _late(self, partition: int, since: int, until: int) -> Mapping[int, LedgerEntry]:
         return self._entries({partition: (since, until)})[partition]
 
-    def _entries(self, spans: Mapping[int, tuple[int, int]]) -> dict[int, dict[int, LedgerEntry]]:
-        """For each partition what stands between two offsets."""
+    def _entries(
+        self,
+        spans: Mapping[int, tuple[int, int]],
+        is_needed: Callable[[int, LedgerEntry], bool] = lambda n, entry: True,
+    ) -> dict[int, dict[int, LedgerEntry]]:
+        """For each partition what stands between two offsets and is needed."""
         if not spans:
             return {}
         name = self._topic.name
@@ -376,9 +426,19 @@ class Ledger:
         entries: dict[int, dict[int, LedgerEntry]] = {n: {} for n in spans}
         with Reader(self._config, list(start), start) as reader:
             for r in reader.settled():
-                if r.value is not None and r.offset < spans[r.partition][1]:
-                    entries[r.partition][r.offset] = self._codec.decode(r.value)
+                if r.value is None or r.offset >= spans[r.partition][1]:
+                    continue
+                entry = self._entry_in(r)
+                if entry is not None and is_needed(r.partition, entry):
+                    entries[r.partition][r.offset] = entry
         return entries
+
+    def _entry_in(self, received: Received) -> LedgerEntry | None:
+        try:
+            return entry_in(received, self._codec)
+        except DecodeError as error:
+            log.warning("skipping %s, which is no entry of a ledger: %s", received.position, error)
+            return None
 
     def close(self) -> None:
         """Waits a moment for what is being written."""
@@ -401,7 +461,7 @@ class Ledger:
         headers = page.lineage.headers(self._topic.ce_type, 0, 1, apart=apart)
         try:
             self._producer.produce(
-                self._topic.name, self._codec.encode(entry), entry.call_id, partition,
+                self._topic.name, self._codec.encode(entry), _key_of(entry), partition,
                 on_delivery=reported, headers=cast(Any, headers),
             )  # fmt: skip
         except KafkaException as failure:
@@ -409,10 +469,26 @@ class Ledger:
         return await written
 
 
+def _loss(where: str, begin: int, at: int, end: int) -> str:
+    if at > end:
+        return f"{where} ends at {end}, but was written up to {at}: its tail was lost"
+    return (
+        f"{where} begins at {begin}, but is needed from {at} on: the entries between were deleted"
+    )
+
+
 def _is_open(inputs: str, committed: Mapping[str, int]) -> bool:
     """Whether one of an entry's inputs is not committed yet."""
-    found = map(Position.parse, inputs.split(","))
-    return any(i.offset >= max(committed.get(i.topic, 0), 0) for i in found)
+    return any(i.offset >= max(committed.get(i.topic, 0), 0) for i in _positions_in(inputs))
+
+
+def _positions_in(inputs: str) -> list[Position]:
+    return [Position.parse(text) for text in inputs.split(",")]
+
+
+def _key_of(entry: LedgerEntry) -> str:
+    # compaction must not let a reuse replace the result that it repeats, nor another input's reuse
+    return f"{entry.call_id} {entry.inputs}" if entry.kind == "reuse" else entry.call_id
 
 
 def _settle(written: "asyncio.Future[int]", error: KafkaError | None, offset: int) -> None:

@@ -16,8 +16,12 @@ _PATIENCE = 5.0
 """Seconds to wait for others that write: a thousand times as long as they take."""
 
 _PRIMARY = 0xFF
-_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PROTOCOL)
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
+# no fault of the file's content, and making it anew would not help
+_NO_DAMAGE = (
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_NOMEM,
+)  # fmt: skip
 _TABLES = """
 create table if not exists completions (call_id text primary key, at integer, entry blob);
 create table if not exists read (topic text, partition integer, next integer,
@@ -33,8 +37,8 @@ class Locked(Exception):
     """Another process keeps the file locked, as one does that was stopped while it wrote."""
 
 
-class Damaged(Exception):
-    """The file was no such database, and is deleted."""
+class Damaged(sqlite3.DatabaseError):
+    """The file was no such database, or holds what nobody has put there, and is deleted."""
 
 
 class LedgerCopy:
@@ -51,6 +55,7 @@ class LedgerCopy:
         """
         self.file = file
         self._codec = codec_for(LedgerEntry)
+        self._spoiled = ""
         with self._explained():
             self._writing = self._connected()
             self._writing.execute("pragma journal_mode = wal")
@@ -62,12 +67,17 @@ class LedgerCopy:
         """The newest completion of a call.
 
         Raises:
-            sqlite3.Error: the file can't be read.
+            sqlite3.Error: the file can't be read; if it is damaged, the next other method says so.
             RecordRejected, Stop: the entry can't.
         """
-        found = self._reading.execute(
-            "select entry from completions where call_id = ?", (call_id,)
-        ).fetchone()
+        try:
+            found = self._reading.execute(
+                "select entry from completions where call_id = ?", (call_id,)
+            ).fetchone()
+        except sqlite3.DatabaseError as error:
+            if _code(error) not in (*_LOCKED, *_NO_DAMAGE):
+                self._spoiled = str(error)
+            raise
         return self._codec.decode(found[0]) if found is not None else None
 
     def read_so_far(self) -> dict[Partition, int]:
@@ -77,7 +87,10 @@ class LedgerCopy:
             Locked, Damaged, sqlite3.Error: see the class.
         """
         with self._explained():
-            rows = self._writing.execute("select topic, partition, next from read")
+            rows = self._writing.execute("select topic, partition, next from read").fetchall()
+            # a column holds values of any type, whatever was declared
+            if any([*map(type, row)] != [str, int, int] for row in rows):
+                raise sqlite3.DatabaseError("it does not tell how far the ledgers are read")
             return {(topic, partition): offset for topic, partition, offset in rows}
 
     def store(self, completions: Iterable[LedgerEntry], read: Mapping[Partition, int]) -> None:
@@ -101,17 +114,24 @@ class LedgerCopy:
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
+            if self._spoiled:
+                raise sqlite3.DatabaseError(self._spoiled)
             yield
         except sqlite3.DatabaseError as error:
-            code = error.sqlite_errorcode & _PRIMARY
+            code = _code(error)
             if code in _LOCKED:
                 raise Locked(f"{self.file} is locked by a process that stands still") from error
-            if code in _DAMAGED:
-                self._delete()
-                raise Damaged(f"{self.file} was damaged: {error}") from error
-            raise
+            if code in _NO_DAMAGE:
+                raise
+            self._delete()
+            raise Damaged(f"{self.file} was damaged: {error}") from error
 
     def _delete(self) -> None:
         # with its log, or the next one would be filled from that
         for suffix in ("", "-wal", "-shm"):
             self.file.with_name(self.file.name + suffix).unlink(missing_ok=True)
+
+
+def _code(error: sqlite3.DatabaseError) -> int:
+    # text that is no UTF-8 has none: the module says so, not the library
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)) & _PRIMARY

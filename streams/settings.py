@@ -16,6 +16,7 @@ from schemas.secrets import is_secret, note_environment, note_secret
 from streams.calls import NO_LIMITS, Caller, Limits
 from streams.completions import Completions
 from streams.connection import check_connection
+from streams.ledger import OnLoss
 from streams.local import Status, status
 from streams.local.cache import default_cache
 from streams.model import Model, OpenAIModel
@@ -99,6 +100,9 @@ class Settings(BaseSettings):
     reuse: str = "on"
     """Whether a question that was asked before is answered from the ledgers: ``on``, ``off``, or an age
     up to which (``90s``, ``12h``, ``7d``)."""
+
+    ledger_loss: OnLoss = "stop"
+    """What a worker does where a ledger has lost entries that it needs."""
 
     replication: int | None = Field(default=None, ge=1)
     """Replicas of each partition of the topics that are created; unset: the broker's default."""

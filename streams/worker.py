@@ -17,6 +17,7 @@ from streams.completions import Completions
 from streams.connection import patiently
 from streams.exactly_once import ExactlyOnce
 from streams.instance import Instances
+from streams.ledger import OnLoss
 from streams.processing import Processor
 from streams.rights import check_rights, rights_of_stage
 from streams.runner import OwnThread
@@ -41,6 +42,7 @@ class Worker:
         earlier: Completions | None = None,
         framing: Framing = SINGLE_OBJECT,
         grace: float = GRACE,
+        on_loss: OnLoss = "stop",
     ) -> None:
         """
         Args:
@@ -52,6 +54,7 @@ class Worker:
             earlier: the completions that may be taken again; None asks every question.
             framing: how values are written.
             grace: seconds it waits, when it leaves, for the calls that are under way.
+            on_loss: what to do where a ledger has lost entries.
 
         Raises:
             UsageError: a right, topic or prompt is missing, joined topics don't fit, or a schema is
@@ -70,7 +73,15 @@ class Worker:
             processor = Processor(stage, caller, partitions, framing)
             producer = TransactionalProducer(config, instances.transactional_id(stage))
             self.loops.append(
-                ExactlyOnce(processor, producer, config, self._thread, concurrency, earlier=earlier)
+                ExactlyOnce(
+                    processor,
+                    producer,
+                    config,
+                    self._thread,
+                    concurrency,
+                    earlier=earlier,
+                    on_loss=on_loss,
+                )
             )
         self._threads: list[threading.Thread] = []
         self.failure: PressroomError | None = None

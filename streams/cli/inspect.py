@@ -191,8 +191,11 @@ def audit(json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-_COUNTS = ("inputs", "outputs", "dead", "filtered", "waiting", "unread", "missing", "duplicates")
-_SOMETIMES = ("dead", "filtered", "waiting", "unread")
+_COUNTS = (
+    "inputs", "outputs", "dead", "filtered", "waiting", "unread",
+    "missing", "duplicates", "unfounded",
+)  # fmt: skip
+_SOMETIMES = ("dead", "filtered", "waiting", "unread", "unfounded")
 _UNLIMITED = 1000
 """Columns of a screen that is wide enough for any table."""
 
@@ -200,7 +203,9 @@ _UNLIMITED = 1000
 def print_audit(report: "Audit", screen: "Console") -> None:
     """Shows an audit as a table, with what is wrong below it; columns of zeros are left out."""
     shown = [n for n in _COUNTS if n not in _SOMETIMES or any(getattr(s, n) for s in report.stages)]
-    shown += [n for n in ("reused", "repaid") if any(getattr(s, n) for s in report.stages)]
+    spending = ("unreadable", "reused", "repaid")
+    shown += [n for n in spending if any(getattr(s, n) for s in report.stages)]
+    shown += ["requests"] if any(s.requests > s.calls for s in report.stages) else []
     costs = any(s.calls and s.cost_usd != 0 for s in report.stages)
     rows = table("Stage", *shown, "calls", "tokens", *(["US$"] if costs else []))
     for column in rows.columns:
@@ -223,7 +228,7 @@ def print_audit(report: "Audit", screen: "Console") -> None:
     screen.print(
         "Audit: every committed input came out exactly once."
         if report.ok
-        else "Audit FAILED: inputs are missing or doubled, see above."
+        else "Audit FAILED: inputs are missing, doubled or made up, see above."
     )
 
 

@@ -257,6 +257,7 @@ def start_worker(
         current.completions(config) if asks else None,
         current.framing,
         current.grace,
+        current.ledger_loss,
     )
     made.start()
     return made

@@ -5,6 +5,7 @@ import os
 import signal
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,19 @@ def test_a_damaged_copy_of_the_completions_is_made_anew(cli: Cli, model: ModelSe
     ingest(cli, TEXTS)
     work(cli)
     copy = copy_of(cli)
-    for damage in (lambda: copy.write_bytes(b"not a database" * 1000), copy.unlink):
+
+    def damage_pages() -> None:
+        pages = bytearray(copy.read_bytes())
+        for at in range(4096, len(pages), 97):
+            pages[at] ^= 0xFF
+        copy.write_bytes(pages)
+
+    def rename_a_column() -> None:
+        with closing(sqlite3.connect(copy)) as other, other:
+            other.execute("alter table read rename column topic to name")
+
+    junk = partial(copy.write_bytes, b"not a database" * 1000)
+    for damage in (junk, damage_pages, rename_a_column, copy.unlink):
         damage()
         next_pipeline(cli)
         worked = work(cli)

@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
+from schemas.codec import codec_for
 from schemas.message import Headers, Received
 from schemas.record import record
+from schemas.records import LedgerEntry
 from schemas.topics import Topic
 from streams import MemoryDriver, Pipeline, join
 from streams.audit import SHOWN, Audit, StageAudit, _Evidence, _look_at
@@ -78,14 +80,19 @@ def ends(records: Iterable[Received]) -> dict[tuple[str, int], int]:
     return found
 
 
+def input_ends(stage: str, records: Iterable[Received]) -> dict[tuple[str, int], int]:
+    names = {t.name for t in shop.stages[stage].reads}
+    return ends(r for r in records if r.topic in names)
+
+
 def audit(
     records: list[Received], committed: dict[tuple[str, int], int] | None = None
 ) -> dict[str, StageAudit]:
     """Reports by stage; by default everything there is has been committed."""
     upto = ends(records) if committed is None else committed
-    evidence = {s.name: _Evidence(s, upto) for s in shop.stages.values()}
+    evidence = {s.name: _Evidence(s, upto, {}) for s in shop.stages.values()}
     _look_at(records, shop, evidence)
-    return {name: each.conclude() for name, each in evidence.items()}
+    return {name: each.conclude(input_ends(name, records)) for name, each in evidence.items()}
 
 
 def ok(reports: dict[str, StageAudit]) -> bool:
@@ -314,6 +321,105 @@ def test_a_duplicate_is_named() -> None:
     assert report.examples == [f"duplicates: {source.position}"]
 
 
+# --- what has no input ------------------------------------------------------------------------
+
+
+def made_from(records: list[Received], stage: str, *inputs: str) -> list[Received]:
+    """The records and one more output, which names other inputs than it was made from."""
+    found = next(r for r in records if dict(r.headers).get("ce_source") == f"shop/{stage}".encode())
+    headers = [(n, v) for n, v in found.headers if n != "ce_inputs"]
+    if inputs:
+        headers.append(("ce_inputs", ",".join(inputs).encode()))
+    offset = ends(records)[found.topic, found.partition]
+    more = Received(found.topic, found.partition, offset, 0, found.key, found.value, headers)
+    return [*records, more]
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        ["shop.orders:{p}:{end}"],
+        ["shop.orders:{p}:-1"],
+        ["shop.orders:99:0"],
+        ["elsewhere:0:0"],
+        ["shop.words:0:0"],
+        [],
+    ],
+)
+@pytest.mark.parametrize("text", ["a", "bad", ""])
+def test_what_was_made_from_no_input_is_unfounded(text: str, inputs: list[str]) -> None:
+    records = ran(text)  # an output, a dead letter, a filtered mark
+    (source,) = [r for r in records if r.topic == orders.name]
+    named = [i.format(p=source.partition, end=source.offset + 1) for i in inputs]
+    # of a topic that another stage reads there is one
+    more = made_from([*records, Received(words.name, 0, 0, 0, b"k", b"", [])], "split", *named)
+    report = audit(more, {(orders.name, source.partition): 10**6})["split"]
+    assert not report.ok
+    assert (report.unfounded, report.missing) == (1, 0)
+    assert f"unfounded: {more[-1].position}" in report.examples
+
+
+def test_one_input_of_a_join_that_is_not_there_is_enough() -> None:
+    records = ran("a")
+    (source,) = [r for r in records if r.topic == orders.name]
+    more = made_from(records, "pair", str(source.position), "shop.counts:0:1000000")
+    assert audit(more, {})["pair"].unfounded == 1
+
+
+def test_what_is_written_while_the_audit_reads_is_not_unfounded() -> None:
+    records = ran("a b")
+    evidence = {s.name: _Evidence(s, {}, {}) for s in shop.stages.values()}
+    _look_at([r for r in records if r.topic != orders.name], shop, evidence)
+    found = {name: each.conclude(input_ends(name, records)) for name, each in evidence.items()}
+    assert ok(found)
+
+
+def test_an_input_that_retention_has_deleted_is_not_unfounded() -> None:
+    records = [r for r in ran("a", "b") if r.topic != orders.name]
+    upto = {(orders.name, p): 100 for p in range(4)}
+    evidence = {s.name: _Evidence(s, upto, upto) for s in shop.stages.values()}
+    _look_at(records, shop, evidence)
+    assert evidence["count"].conclude(upto).unfounded == 0
+
+
+# --- the ledger -------------------------------------------------------------------------------
+
+
+def entry(kind: str, call: str, offset: int) -> bytes:
+    made = LedgerEntry(kind, call, f"shop.orders:0:{offset}", "p@1", "m", 1, "text", 3, 4, 0.5)  # type: ignore[arg-type]
+    return codec_for(LedgerEntry).encode(made)
+
+
+def spending(*values: bytes | None) -> StageAudit:
+    """The report on a ledger."""
+    evidence = _Evidence(shop.stages["split"], {}, {})
+    for offset, value in enumerate(values):
+        evidence.see_ledger(Received("shop.split.ledger", 0, offset, 0, b"k", value, []))
+    return evidence.conclude({})
+
+
+def test_every_request_is_counted_and_what_became_of_it() -> None:
+    found = spending(
+        entry("intent", "a", 0), entry("intent", "a", 0), entry("result", "a", 0),  # one try failed
+        entry("intent", "b", 1), entry("intent", "b", 1),  # under way, or lost
+        entry("reuse", "a", 2),
+        entry("result", "c", 3),  # compacted
+        entry("intent", "a", 4), entry("reuse", "a", 4),  # another was quicker
+        None,
+    )  # fmt: skip
+    assert (found.requests, found.calls, found.reused, found.unanswered) == (6, 2, 2, 1)
+    assert (found.prompt_tokens, found.cost_usd) == (6, 1.0)
+
+
+def test_what_is_no_entry_is_skipped_and_counted() -> None:
+    found = spending(b"junk", entry("result", "a", 0), b"")
+    assert (found.calls, found.unreadable, found.ok) == (1, 2, True)
+    assert found.examples == [
+        "unreadable: shop.split.ledger:0:0",
+        "unreadable: shop.split.ledger:0:2",
+    ]
+
+
 # --- the report ------------------------------------------------------------------------------
 
 
@@ -329,6 +435,16 @@ def test_one_bad_stage_makes_the_report_bad() -> None:
     assert Audit([StageAudit("a"), StageAudit("b")]).ok
     assert not Audit([StageAudit("a"), StageAudit("b", missing=1)]).ok
     assert not Audit([StageAudit("a"), StageAudit("b", duplicates=1)]).ok
+    assert not Audit([StageAudit("a"), StageAudit("b", unfounded=1)]).ok
+
+
+def test_rare_columns_are_shown_when_they_are_not_zero(capsys: pytest.CaptureFixture[str]) -> None:
+    print_audit(Audit([StageAudit("a", calls=3, requests=3)]))
+    assert not {"requests", "unfounded", "unreadable"} & set(capsys.readouterr().err.split())
+    print_audit(Audit([StageAudit("a", calls=3, requests=5, unfounded=6, unreadable=7)]))
+    shown = capsys.readouterr().err
+    assert {"requests", "unfounded", "unreadable", "5", "6", "7"} <= set(shown.split())
+    assert "made up" in shown
 
 
 @pytest.mark.parametrize("columns", ["60", "80", "200"])

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -313,3 +314,12 @@ def test_a_page_begins_with_its_first_call() -> None:
 def test_the_position_rides_as_metadata() -> None:
     assert from_metadata([to_metadata(5), None, "", to_metadata(17), "foreign", "ledger:x"]) == 17
     assert from_metadata([]) == 0
+
+
+def test_a_reuse_has_a_key_of_its_own() -> None:
+    # or compaction would take the result away that it repeats, and what was paid with it
+    made = [entry(kind) for kind in ("intent", "result", "reuse")]
+    intent, result, reuse = map(ledger._key_of, made)
+    assert intent == result == QUESTION.call_id
+    assert reuse == f"{QUESTION.call_id} in:3:7"
+    assert ledger._key_of(replace(made[2], inputs="in:3:8")) != reuse

@@ -109,11 +109,10 @@ def test_halves_that_wait_in_two_partitions_are_both_seen() -> None:
             orders, Order(next(k for k in keys if zlib.crc32(k.encode()) % 4 == partition))
         )
     driver.run()
-    evidence = {
-        "pair": _Evidence(pipeline.stages["pair"], {("shop.orders", p): 1 for p in range(4)})
-    }
+    upto = {("shop.orders", p): 1 for p in range(4)}
+    evidence = {"pair": _Evidence(pipeline.stages["pair"], upto, upto)}
     _look_at([r for t in pipeline.topics for r in driver.received(t)], pipeline, evidence)
-    report = evidence["pair"].conclude()
+    report = evidence["pair"].conclude(upto)
     assert (report.inputs, report.waiting, report.missing) == (2, 2, 0)
 
 
