@@ -439,9 +439,9 @@ def test_one_bad_stage_makes_the_report_bad() -> None:
 
 
 def test_rare_columns_are_shown_when_they_are_not_zero(capsys: pytest.CaptureFixture[str]) -> None:
-    print_audit(Audit([StageAudit("a", calls=3, requests=3)]))
+    print_audit(Audit([StageAudit("a", calls=3, requests=3)]), paper())
     assert not {"requests", "unfounded", "unreadable"} & set(capsys.readouterr().out.split())
-    print_audit(Audit([StageAudit("a", calls=3, requests=5, unfounded=6, unreadable=7)]))
+    print_audit(Audit([StageAudit("a", calls=3, requests=5, unfounded=6, unreadable=7)]), paper())
     shown = capsys.readouterr().out
     assert {"requests", "unfounded", "unreadable", "5", "6", "7"} <= set(shown.split())
     assert "made up" in shown
