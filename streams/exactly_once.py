@@ -29,6 +29,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from consumers import reader
+from consumers.outages import Outages
 from consumers.reader import Partition, Reader, to_received
 from consumers.stalls import Stalls
 from producers.transactional import RecordRefused, TransactionalProducer
@@ -202,7 +203,7 @@ class ExactlyOnce:
             reader.DEFAULTS
             | {"partition.assignment.strategy": "cooperative-sticky" if alone else "range"}
             | {"session.timeout.ms": int(SESSION_TIMEOUT * 1000)}
-            | {"heartbeat.interval.ms": int(HEARTBEAT * 1000)}
+            | {"heartbeat.interval.ms": int(HEARTBEAT * 1000), "error_cb": Outages(self.stage.name)}
             | self._config
             | {"group.id": self.stage.group, "enable.auto.commit": False}
         )
@@ -292,6 +293,11 @@ class ExactlyOnce:
         if sum(task.size for task in self._tasks.values()) >= MAX_WAITING_BYTES:
             return 0
         return self._most_waiting - self.in_work
+
+    @property
+    def dead(self) -> int:
+        """Inputs so far that are no good and are committed, or will be, as dead letters."""
+        return self._processor.dead
 
     @property
     def in_work(self) -> int:

@@ -174,6 +174,8 @@ class Processor:
             UsageError: the stage needs a model and there is none, or its prompt is missing.
         """
         self.stage, self.framing = stage, framing
+        self.dead = 0
+        """Inputs that became dead letters."""
         self._source, self._function = stage.full_name, stage.function
         self.caller = caller if stage.uses_llm else None
         """Asks the model; None for a stage that asks none."""
@@ -255,7 +257,10 @@ class Processor:
                 work.outgoing = self._outputs(work, returned, llm.calls)
         except (Stop, UsageError):
             raise
-        except Exception as error:  # a stage's function may raise anything; the record is at fault
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # a stage may raise anything; the record is at fault
             self._rejected(work, error, llm)
         work.records = ()  # nobody needs them any more, and works wait for their commit
 
@@ -329,7 +334,8 @@ class Processor:
 
     # --- dead letters -------------------------------------------------------------------------
 
-    def _rejected(self, work: Work, error: Exception, llm: Llm | None = None) -> Work:
+    def _rejected(self, work: Work, error: BaseException, llm: Llm | None = None) -> Work:
+        self.dead += 1
         work.outgoing = [self._dead_letter(work, error, llm)]
         return work
 
@@ -342,7 +348,7 @@ class Processor:
         work.outgoing = [self._dead_letter(work, RecordRejected(reason), None, refused_before)]
 
     def _dead_letter(
-        self, work: Work, error: Exception, llm: Llm | None, cut: bool = False
+        self, work: Work, error: BaseException, llm: Llm | None, cut: bool = False
     ) -> Outgoing:
         inputs = [to_original(i) for i in work.inputs or (work.cause,)]
         letter = DeadLetter(
@@ -366,7 +372,7 @@ def _sample_of(work: Work) -> int:
     return int(record_id(*(str(i.position) for i in work.inputs))[:7], 16)
 
 
-def _message_of(error: Exception) -> str:
+def _message_of(error: BaseException) -> str:
     try:
         said = str(error) or repr(error)
     except Exception:  # an error of a stage may not even be printable

@@ -5,6 +5,7 @@ import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
 from pydantic import AliasChoices, Field, ValidationError, field_validator
@@ -117,6 +118,20 @@ class Settings(BaseSettings):
 
     properties: Path | None = None
     """A file of librdkafka settings, ``name=value`` lines."""
+
+    @field_validator("openai_base_url")
+    @classmethod
+    def _check_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            address = urlsplit(value)
+            fine = address.scheme in ("http", "https") and address.hostname and address.port != 0
+        except ValueError:  # a port that is none
+            fine = False
+        if not fine:
+            raise ValueError("say an address like https://api.example.com/v1")
+        return value
 
     @field_validator("reuse")
     @classmethod
@@ -255,7 +270,14 @@ def load_settings(**given: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = "_".join(str(part) for part in first["loc"])
-        raise UsageError(f"setting {name}: {first['msg']}") from None
+        said = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{_variable(name)}: {said}") from None
+
+
+def _variable(field: str) -> str:
+    """The environment variable of a setting."""
+    upper = field.upper()
+    return upper if upper.startswith(("OPENAI_", "SCHEMA_REGISTRY_")) else f"PRESSROOM_{upper}"
 
 
 def read_properties(path: Path) -> dict[str, str]:

@@ -51,10 +51,12 @@ def tail(
 
     Example: pressroom tail articles --max 3
     """
+    from consumers.outages import Outages
     from consumers.reader import Reader, partitions_of, start_offsets
 
     current = settings()
     config, framing = current.client_config(), current.framing
+    config["error_cb"] = Outages("tail")
     name = pipeline().topic(topic).name
     partitions = [(name, p) for p in range(partitions_of(config, [name])[name])]
     count = 0

@@ -233,7 +233,9 @@ def worker(
         if json:
             emit(_report(running, sys.exception()))
         else:
-            paper().print(_counts(running) + " inputs committed.")
+            dead = sum(loop.dead for loop in running.loops)
+            letters = f", {dead} of them to dead letters" if dead else ""
+            paper().print(f"{_counts(running)} inputs committed{letters}.")
 
 
 def start_worker(
@@ -264,7 +266,9 @@ def start_worker(
 
 
 def _report(running: "Worker", error: BaseException | None) -> dict[str, Any]:
-    stages = [{"stage": x.stage.name, "committed": x.committed} for x in running.loops]
+    stages = [
+        {"stage": x.stage.name, "committed": x.committed, "dead": x.dead} for x in running.loops
+    ]
     return {"stages": stages} | ({"error": redact(str(error))} if error is not None else {})
 
 

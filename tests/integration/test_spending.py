@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from tests.integration.conftest import Cli, Result, wait_for
@@ -221,3 +222,44 @@ def test_a_budget_without_a_price_is_refused(cli: Cli, model: ModelServer) -> No
     assert refused.status == 2
     assert "--budget-tokens" in refused.err
     assert not model.bills
+
+
+# --- leaving --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [("--rpm", "240"), ()], ids=["paced", "refused"])
+def test_a_worker_that_is_told_to_stop_asks_nothing_more(
+    cli: Cli, model: ModelServer, limit: tuple[str, ...]
+) -> None:
+    """Neither what waits for its turn, nor what was refused and is to be asked again."""
+    ingest(cli, [f"A letter about the number {n}." for n in range(60)])
+    model.seconds = 0.3
+    if not limit:
+        model.fault = lambda number: (429, {"Retry-After": "1"}) if number % 3 else None
+    process = cli.start("worker", "gist", *limit)
+    wait_for(lambda: len(model.bills) >= 5, "five answers")
+    asked = model.requests
+    process.send_signal(signal.SIGTERM)
+    wait_for(lambda: process.poll() is not None, "the worker's end")
+    assert cli.end(process).status == 0
+    assert model.requests - asked <= CONCURRENCY  # on their way in that moment
+
+
+def test_what_stands_behind_an_open_transaction_is_work_left(cli: Cli, model: ModelServer) -> None:
+    ingest(cli, TEXTS)
+    assert work(cli).status == 0
+    topic = next(
+        t["name"] for t in cli.run("topology", "--json").json["topics"] if "documents" in t["name"]
+    )
+    address = cli.environment["PRESSROOM_BOOTSTRAP_SERVERS"]
+    foreign = Producer({"bootstrap.servers": address, "transactional.id": unique("foreign")})
+    foreign.init_transactions(30)
+    foreign.begin_transaction()
+    for partition in range(4):
+        foreign.produce(topic, b"not yet", partition=partition)
+    foreign.flush(30)
+    left = work(cli)
+    foreign.abort_transaction(30)
+    assert left.status == 1
+    assert "transaction of another producer is open" in left.err
+    assert work(cli).status == 0

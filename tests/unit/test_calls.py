@@ -368,6 +368,21 @@ def test_one_at_a_time_tries_an_endpoint_that_is_down() -> None:
     assert Breaker.FAILURES < 16
 
 
+def test_failures_of_the_same_moment_open_the_circuit_once() -> None:
+    """A restart of a second under 64 calls at once is over when it is over."""
+
+    async def reply() -> Completion:
+        began = asyncio.get_running_loop().time()
+        await asyncio.sleep(0.2)
+        if 1.0 < began < 2.0:
+            raise MaybePaid("reset")
+        return DONE
+
+    answers, seconds = virtual_time.run(many(Caller(Endpoint(reply)), 1000, 64))
+    assert answers == [DONE] * 1000
+    assert seconds < 3.2 + 1 + 6
+
+
 def test_a_try_that_is_cancelled_leaves_the_way_free() -> None:
     async def ask() -> Completion:
         caller = Caller(endpoint)
@@ -476,11 +491,35 @@ def test_a_budget_in_dollars_needs_a_price() -> None:
 
 def test_an_answer_without_a_price_ends_a_budget_in_dollars() -> None:
     async def reply() -> Completion:
-        return Completion("hi", "m-2026-11", 1, 1)
+        return Completion("hi", "m-turbo", 1, 1)
 
     caller = Caller(Endpoint(reply), Limits(budget_usd=1.0), Prices({"m": (1.0, 1.0)}))
     answers, _ = virtual_time.run(many(caller, 3, 1))
     assert [type(a) for a in answers] == [Completion, BudgetSpent, BudgetSpent]
+    assert "m-turbo" in str(answers[1])
+
+
+def test_lost_answers_are_charged_too() -> None:
+    """Nobody knows what they have cost: what a call usually takes is taken for it."""
+
+    async def reply() -> Completion:
+        await asyncio.sleep(0.1)
+        raise MaybePaid("reset")
+
+    endpoint = Endpoint(reply)
+    answers, _ = virtual_time.run(many(Caller(endpoint, Limits(budget_tokens=200)), 100, 1))
+    assert isinstance(answers[0], BudgetSpent)
+    assert len(endpoint.asked) <= 5
+
+
+def test_an_endpoint_that_tells_no_usage_is_charged_what_is_usual() -> None:
+    async def reply() -> Completion:
+        return Completion("hi", "m", 0, 0)
+
+    endpoint = Endpoint(reply)
+    answers, _ = virtual_time.run(many(Caller(endpoint, Limits(budget_tokens=200)), 100, 1))
+    assert isinstance(answers[-1], BudgetSpent)
+    assert len(endpoint.asked) <= 5
 
 
 def test_a_budget_of_nothing_asks_nothing() -> None:

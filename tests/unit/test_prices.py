@@ -21,6 +21,16 @@ def test_the_user_s_table_goes_first(tmp_path: Path) -> None:
     assert cost == pytest.approx(6.0)
 
 
+def test_a_dated_name_has_the_price_of_the_name(tmp_path: Path) -> None:
+    file = tmp_path / "prices.toml"
+    file.write_text('["m"]\ninput = 1\noutput = 1\n["m-2026-02-02"]\ninput = 2\noutput = 2\n')
+    prices = load_prices(file)
+    costs = [prices.cost(f"m{end}", 1_000_000, 0) for end in ("", "-2026-01-01", "-20260101")]
+    assert costs == [1.0, 1.0, 1.0]
+    assert prices.cost("m-2026-02-02", 1_000_000, 0) == 2.0
+    assert prices.cost("m-turbo", 1, 1) is None
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
