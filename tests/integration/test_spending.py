@@ -227,16 +227,16 @@ def test_a_budget_without_a_price_is_refused(cli: Cli, model: ModelServer) -> No
 # --- leaving --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("limit", [("--rpm", "240"), ()], ids=["paced", "refused"])
+@pytest.mark.parametrize("limit", [("--rpm", "600"), ()], ids=["paced", "refused"])
 def test_a_worker_that_is_told_to_stop_asks_nothing_more(
     cli: Cli, model: ModelServer, limit: tuple[str, ...]
 ) -> None:
     """Neither what waits for its turn, nor what was refused and is to be asked again."""
-    ingest(cli, [f"A letter about the number {n}." for n in range(60)])
-    model.seconds = 0.3
+    ingest(cli, [f"A letter about the number {n}." for n in range(200)])
+    model.seconds = 1.0
     if not limit:
         model.fault = lambda number: (429, {"Retry-After": "1"}) if number % 3 else None
-    process = cli.start("worker", "gist", *limit)
+    process = cli.start("worker", "gist", "--concurrency", "32", *limit)
     wait_for(lambda: len(model.bills) >= 5, "five answers")
     asked = model.requests
     process.send_signal(signal.SIGTERM)
