@@ -81,10 +81,15 @@ class Rate:
     taken it grows, slowly at first, faster with every call.
     """
 
+    # of what was taken, so that it holds
     _MARGIN = 0.95
+    # calls over which the part of refused ones is averaged; the part that is too much
     _MEMORY, _TOO_MANY = 30, 0.08
+    # calls by which it is measured; its least; seconds for which it grows at once, at most
     _MEASURED, _LEAST, _LONGEST = 10, 1 / 30, 3.0
+    # for each call that is taken; so many grow it slowly
     _GROWTH, _SLOWLY = 0.0005, 100
+    # steps back without a rest
     _IN_VAIN = 4
 
     def __init__(self) -> None:
@@ -168,12 +173,15 @@ class Window:
       the others go on.
     """
 
+    # refusals in a row that are of everybody; and while refusals are ignored
     _ROW, _LONG_ROW = 3, 8
+    # refusals in a window that was kept, at least; some of all its calls, or most, have other reasons
     _ODD, _SOME, _MOST = 4, 0.125, 0.5
+    # full rounds between trials, first and at most; places a window may lose to such refusals in a row
     _REST, _LONGEST_REST, _SPARE = 1, 64, 2
-    _PAUSE, _LONGEST_PAUSE = 0.5, 30.0
-    _LONG_PERIOD = 5.0
-    _IGNORED = 30.0
+    # seconds: nobody calls, first and at most, when no time was named; a long one; refusals are ignored
+    _PAUSE, _LONGEST_PAUSE, _LONG_PERIOD, _IGNORED = 0.5, 30.0, 5.0, 30.0
+    # between two calls, as a part of what would spread them evenly
     _LOOSE = 0.25
 
     def __init__(self) -> None:
