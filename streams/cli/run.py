@@ -2,7 +2,8 @@
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -222,12 +223,11 @@ def worker(
     limits = Limits(rpm, tpm, group_rpm, group_tpm, budget_usd, budget_tokens)
     stages = list(chosen.stages.values()) if "all" in names else chosen.select(names)
     patiently(partial(create_topics, config, chosen.topics, current.replication))
-    running = start_worker(current, config, stages, limits, concurrency)
-    _stop_on_signals(running.stop)
     screen = console()
     screen.print(f"Working on {', '.join(s.name for s in stages)}; Ctrl-C stops.", style="dim")
+    running = start_worker(current, config, stages, limits, concurrency)
     try:
-        with screen.status("") as line:
+        with _stopped_by_signals(running.stop), screen.status("") as line:
             running.wait(until_idle, lambda: line.update(_counts(running)))
     finally:
         if json:
@@ -276,13 +276,18 @@ def _counts(running: "Worker") -> str:
     return "  ".join(f"{loop.stage.name} {loop.committed}" for loop in running.loops)
 
 
-def _stop_on_signals(stop: Callable[[], None]) -> None:
+@contextmanager
+def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     def handle(number: int, _: object) -> None:
         stop()
         signal.signal(number, signal.SIG_DFL)  # the second time is for the impatient
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handle)
+    before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def sink(
@@ -323,6 +328,6 @@ def write_articles(
     group = f"{chosen.name}.markdown.{record_id(str(into.resolve()))[:8]}"
     written: list[Path] = []
     writer = MarkdownSink(config, target, group, into, written.append, current.framing)
-    _stop_on_signals(writer.stop)
-    writer.run(until_end)
+    with _stopped_by_signals(writer.stop):
+        writer.run(until_end)
     return len(written)
