@@ -24,9 +24,6 @@ PATIENCE = 30.0
 """Seconds after which a Kafka that does not answer is given up; a login that it refuses, sooner."""
 
 _FIRST_STEP = 1.0
-_WORTH_TELLING = 3.0
-
-log = logging.getLogger(__name__)
 _PAUSE = 0.2
 _DIAGNOSIS = 2.0
 _CERTAIN = 2
@@ -64,7 +61,7 @@ def check_connection(config: Mapping[str, Any]) -> None:
     """
     trouble = _Trouble(config)
     admin = AdminClient(dict(config) | {"logger": trouble.log})
-    until, step, told = time.monotonic() + PATIENCE, _FIRST_STEP, False
+    until, step = time.monotonic() + PATIENCE, _FIRST_STEP
     while True:
         try:
             admin.list_topics(topic="__consumer_offsets", timeout=step)
@@ -77,11 +74,6 @@ def check_connection(config: Mapping[str, Any]) -> None:
         left = until - time.monotonic()
         # the first answer may be slow: a far-away broker, a login to be computed
         step = min(2 * step, max(left, _FIRST_STEP))
-        if not told and left < PATIENCE - _WORTH_TELLING:
-            told = True
-            log.warning(
-                "Kafka does not answer at %s; trying for %d s", config["bootstrap.servers"], left
-            )
         if left <= 0:
             where, why = config["bootstrap.servers"], trouble.last or said
             raise RetryLater(f"Kafka does not answer at {where}: {why}")

@@ -115,7 +115,7 @@ def test_no_secret_comes_out_anywhere(merging: Merging, echo: str, tmp_path: Pat
     results: list[Result] = []
     merging.write("plain", "denied", "fail leak", "filter")
     worked = cli.run("-v", "worker", "merge", "--until-idle", "1", "--json")
-    assert worked.json["stages"] == [{"stage": "merge", "committed": 8}]
+    assert worked.json["stages"] == [{"stage": "merge", "committed": 8, "dead": 2}]
     merging.write("revoked")
     stopped = cli.run("-v", "worker", "merge", "--until-idle", "1")
     assert stopped.status == 1
