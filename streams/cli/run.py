@@ -223,11 +223,10 @@ def worker(
     limits = Limits(rpm, tpm, group_rpm, group_tpm, budget_usd, budget_tokens)
     stages = list(chosen.stages.values()) if "all" in names else chosen.select(names)
     patiently(partial(create_topics, config, chosen.topics, current.replication))
-    screen = console()
-    screen.print(f"Working on {', '.join(s.name for s in stages)}; Ctrl-C stops.", style="dim")
-    running = start_worker(current, config, stages, limits, concurrency)
+    running, screen = start_worker(current, config, stages, limits, concurrency), console()
     try:
         with _stopped_by_signals(running.stop), screen.status("") as line:
+            screen.print(f"Working on {', '.join(names)}; Ctrl-C stops.", style="dim")
             running.wait(until_idle, lambda: line.update(_counts(running)))
     finally:
         if json:
