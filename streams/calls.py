@@ -180,14 +180,12 @@ class Caller:
         return letters // 4, int(min(self._usual_reply, request.max_tokens))
 
     def _tell(self, error: RetryLater) -> None:
-        """Says why calls are made again, now and then; that some are too many is no news."""
-        wait = error.seconds or 0.0 if isinstance(error, Overloaded) else _WORTH_TELLING
-        at = time.monotonic()
-        if wait >= _WORTH_TELLING and at >= self._tell_at:
-            self._tell_at = at + _TELL_AGAIN
-            asked = (
-                f", and wants to be asked in {wait:.0f} s" if isinstance(error, Overloaded) else ""
-            )
+        """Says now and then why calls are made again; that some are too many is no news."""
+        wait = error.seconds or 0.0 if isinstance(error, Overloaded) else 0.0
+        is_news = not isinstance(error, Overloaded) or wait >= _WORTH_TELLING
+        if is_news and time.monotonic() >= self._tell_at:
+            self._tell_at = time.monotonic() + _TELL_AGAIN
+            asked = f", and wants to be asked in {wait:.0f} s" if wait else ""
             log.warning(
                 "the model endpoint gave no answer%s; calls are made again: %s", asked, error
             )

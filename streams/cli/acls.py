@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.cli.context import Json, emit, paper, pipeline, settings, table
+from streams.cli.context import Json, emit, output, pipeline, settings, table
 
 if TYPE_CHECKING:
     from streams.rights import Right
@@ -66,7 +66,7 @@ def acls(
         for name, who, right in rows:
             star = "*" if right.prefixed else ""
             shown.add_row(name, who, right.operation, right.kind, right.name + star)
-        paper().print(shown)
+        output().print(shown)
 
 
 def _to_json(name: str, who: str, right: "Right") -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from streams.cli import acls, demo, inspect, keys, local, run
-from streams.cli.context import DEFAULT_APP, options, paper
+from streams.cli.context import DEFAULT_APP, options, output
 
 app = typer.Typer(
     name="pressroom",
@@ -22,7 +22,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        paper().print(version("pressroom"))
+        output().print(version("pressroom"))
         raise typer.Exit
 
 

@@ -127,7 +127,7 @@ def console() -> "Console":
     return Console(stderr=True, highlight=False)
 
 
-def paper() -> "Console":
+def output() -> "Console":
     """Where a command's result goes when it is for people: standard output."""
     from rich.console import Console
 

@@ -21,7 +21,7 @@ from streams.cli.context import (
     console,
     emit,
     options,
-    paper,
+    output,
     settings,
     use_encryption,
 )
@@ -71,7 +71,7 @@ def demo(
         hold(current.home / "run" / "demo.lock", screen, "Another demo runs here; waiting…"),
         _servers(current, screen),
     ):
-        demo = _Demo(current, screen, limits, paper() if not json else screen)
+        demo = _Demo(current, screen, limits, output() if not json else screen)
         result, proven = demo.run(documents or [_samples()], limit, out)
     result["seconds"] = round(time.monotonic() - began, 1)
     if json:

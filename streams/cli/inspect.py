@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.context import Json, console, emit, paper, pipeline, settings, table
+from streams.cli.context import Json, console, emit, output, pipeline, settings, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +32,7 @@ def topology(json: Json = False) -> None:
     topics = table("Topic", "schema", "key", "partitions")
     for topic in graph["topics"]:
         topics.add_row(topic["name"], topic["schema"], topic["key"] or "", str(topic["partitions"]))
-    paper().print(stages, topics)
+    output().print(stages, topics)
 
 
 def tail(
@@ -103,7 +103,7 @@ def schemas_check(json: Json = False) -> None:
         emit({"ok": ok, "subjects": [{f: getattr(c, f) for f in fields} for c in changes]})
     else:
         said = "\n".join(map(str, changes)) or "The registry has all schemas."
-        paper().print(said, markup=False, soft_wrap=True)
+        output().print(said, markup=False, soft_wrap=True)
     if not ok:
         raise typer.Exit(1)
 
@@ -123,7 +123,7 @@ def schemas_keep(json: Json = False) -> None:
         emit({"written": written})
     else:
         said = "\n".join(written) or "All schemas are kept."
-        paper().print(said, markup=False, soft_wrap=True)
+        output().print(said, markup=False, soft_wrap=True)
 
 
 def dead_list(json: Json = False) -> None:
@@ -144,7 +144,7 @@ def dead_list(json: Json = False) -> None:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter.received.timestamp / 1000))
         why = f"{letter.letter.error}: {letter.letter.message}"
         shown.add_row(letter.id, letter.letter.stage, letter.key[:16], when, why)
-    paper().print(shown if letters else "No dead letters.")
+    output().print(shown if letters else "No dead letters.")
 
 
 def dead_show(
@@ -164,7 +164,7 @@ def dead_show(
     if json:
         emit(letter.to_json())
     else:
-        paper().print(Pretty(letter.to_json(), max_string=2000))
+        output().print(Pretty(letter.to_json(), max_string=2000))
 
 
 def audit(json: Json = False) -> None:
@@ -188,7 +188,7 @@ def audit(json: Json = False) -> None:
     if json:
         emit(report.to_json())
     else:
-        print_audit(report, paper())
+        print_audit(report, output())
     if not report.ok:
         raise typer.Exit(1)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from streams.cli.context import Json, emit, paper, settings
+from streams.cli.context import Json, emit, output, settings
 
 
 def create(json: Json = False) -> None:
@@ -34,4 +34,4 @@ def _say(data: dict[str, Any], text: str, json: bool) -> None:
     if json:
         emit(data)
     else:
-        paper().print(text)
+        output().print(text)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.errors import UsageError
-from streams.cli.context import Json, console, emit, paper, settings
+from streams.cli.context import Json, console, emit, output, settings
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -58,7 +58,7 @@ def down(
     if json:
         emit({"stopped": stopped, "purged": purged})
         return
-    screen = paper()
+    screen = output()
     screen.print("Stopped." if stopped else "Nothing was running.")
     if purge:
         deleted = f"Deleted all topics, in {home / 'kafka'}" if purged else "There were no topics."
@@ -99,7 +99,7 @@ def _report(current: "Settings", json: bool) -> None:
         return
     kafka_absent = _absent(current.uses_embedded_kafka, "PRESSROOM_BOOTSTRAP_SERVERS")
     model_absent = _absent(current.uses_embedded_model, "OPENAI_BASE_URL")
-    screen = paper()
+    screen = output()
     screen.print(f"Kafka  {found.bootstrap_servers or kafka_absent}")
     screen.print(f"Model  {found.model_url or model_absent}")
 

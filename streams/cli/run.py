@@ -18,7 +18,7 @@ from streams.cli.context import (
     Reuse,
     console,
     emit,
-    paper,
+    output,
     pipeline,
     settings,
 )
@@ -52,9 +52,9 @@ def create(json: Json = False) -> None:
         with_registry = {"registered": registered} if current.schema_registry_url else {}
         emit({"created": created, "warnings": warnings} | with_registry)
         return
-    paper().print("\n".join(created) if created else "All topics exist.")
+    output().print("\n".join(created) if created else "All topics exist.")
     if registered:
-        paper().print("\n".join(["Registered:", *registered]))
+        output().print("\n".join(["Registered:", *registered]))
     for warning in warnings:
         console().print(f"Warning: {warning}", markup=False)
 
@@ -93,7 +93,7 @@ def ingest(
             }
         )
         return
-    paper().print(
+    output().print(
         f"Read {report.sources} sources, {report.unchanged} of them unchanged: "
         f"{report.documents} new documents, {report.dead} dead letters."
     )
@@ -234,7 +234,7 @@ def worker(
         else:
             dead = sum(loop.dead for loop in running.loops)
             letters = f", {dead} of them to dead letters" if dead else ""
-            paper().print(f"{_counts(running)} inputs committed{letters}.")
+            output().print(f"{_counts(running)} inputs committed{letters}.")
 
 
 def start_worker(
@@ -305,7 +305,7 @@ def sink(
     if json:
         emit({"folder": str(into.resolve()), "written": written})
     else:
-        paper().print(f"{written} files written to {into.resolve()}.", soft_wrap=True)
+        output().print(f"{written} files written to {into.resolve()}.", soft_wrap=True)
 
 
 def write_articles(

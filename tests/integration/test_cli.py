@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from typer.testing import CliRunner
 
 from streams.cli import app
+from streams.cli.context import DEFAULT_APP
 from tests.integration.conftest import Cli, Result, wait_for
 from tests.support import oracle
 from tests.support.config import unique
@@ -108,6 +109,24 @@ def test_a_refusal_is_a_document_too(cli: Cli) -> None:
     assert "no_such" in cli.run("--app", "no_such:x", "topology", "--json").json["error"]
     assert "--nope" in cli.run("topology", "--nope", "--json").json["error"]
     assert cli.run("--app", "no_such:x", "topology").out == ""
+
+
+def test_a_demo_says_what_is_wrong_before_it_starts_anything(cli: Cli) -> None:
+    assert "newsroom" in refused(cli.run("demo"))  # with the --app of these tests
+    cli.app = DEFAULT_APP
+    assert "/no/such" in refused(cli.run("demo", "--documents", "/no/such"))
+    assert not (cli.folder / "home").exists()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_command_that_is_ended_says_so(cli: Cli, number: int, status: int) -> None:
+    assert cli.run("topics", "create", "--json").status == 0
+    assert cli.run("ingest", "-", "--json", stdin="A letter.").status == 0
+    process = cli.start("tail", "documents", "--follow")
+    assert process.stdout is not None
+    assert "A letter." in process.stdout.readline()
+    process.send_signal(number)
+    assert "interrupted" in refused(cli.end(process), status)
 
 
 def test_the_version_is_told(cli: Cli) -> None:

@@ -11,7 +11,7 @@ from schemas.records import LedgerEntry
 from schemas.topics import Topic
 from streams import MemoryDriver, Pipeline, join
 from streams.audit import SHOWN, Audit, StageAudit, _Evidence, _look_at
-from streams.cli.context import paper
+from streams.cli.context import output
 from streams.cli.inspect import print_audit
 
 
@@ -439,9 +439,9 @@ def test_one_bad_stage_makes_the_report_bad() -> None:
 
 
 def test_rare_columns_are_shown_when_they_are_not_zero(capsys: pytest.CaptureFixture[str]) -> None:
-    print_audit(Audit([StageAudit("a", calls=3, requests=3)]), paper())
+    print_audit(Audit([StageAudit("a", calls=3, requests=3)]), output())
     assert not {"requests", "unfounded", "unreadable"} & set(capsys.readouterr().out.split())
-    print_audit(Audit([StageAudit("a", calls=3, requests=5, unfounded=6, unreadable=7)]), paper())
+    print_audit(Audit([StageAudit("a", calls=3, requests=5, unfounded=6, unreadable=7)]), output())
     shown = capsys.readouterr().out
     assert {"requests", "unfounded", "unreadable", "5", "6", "7"} <= set(shown.split())
     assert "made up" in shown
@@ -455,7 +455,7 @@ def test_no_figure_is_cut_off_on_a_narrow_screen(
     stage = StageAudit("classify")
     stage.inputs, stage.outputs, stage.calls, stage.reused = 12_345, 12_344, 54_321, 499
     stage.prompt_tokens, stage.completion_tokens, stage.cost_usd = 1_234_567, 765_432, None
-    print_audit(Audit([stage]), paper())
+    print_audit(Audit([stage]), output())
     (row,) = (line for line in capsys.readouterr().out.splitlines() if "classify" in line)
     figures = "classify 12,345 12,344 0 0 499 54,321 1,234,567/765,432 unknown"
     assert row.split() == figures.split()
