@@ -7,7 +7,6 @@ than one output of the same part is a *duplicate*. And of each record that a sta
 there, or is it *unfounded*? Counted is what a read-committed reader sees.
 """
 
-import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,15 +14,12 @@ from typing import Any
 
 from consumers.reader import Partition, end_offsets, partitions_of, read_settled
 from schemas.codec import SINGLE_OBJECT, Framing
-from schemas.errors import DecodeError
 from schemas.message import Position, Received, inputs_of
 from schemas.records import LedgerEntry
 from streams.admin import committed_offsets
 from streams.ledger import entry_in
 from streams.pipeline import Pipeline
 from streams.stage import Stage
-
-log = logging.getLogger(__name__)
 
 SHOWN = 20
 """How many positions of what is wrong a report names."""
@@ -110,7 +106,6 @@ class _Evidence:
         self._committed, self._ends = committed, ends
         self._read = {t.name for t in stage.reads}
         self._inputs: set[Position] = set()
-        self._accounted: Counter[Position] = Counter()
         self._parts: dict[Position, Counter[str]] = defaultdict(Counter)
         self._expected: dict[Position, int] = {}
         self._waiting: dict[tuple[int, bytes | None], list[Position]] = {}
@@ -152,10 +147,8 @@ class _Evidence:
     def see_ledger(self, received: Received) -> None:
         if received.value is None:
             return
-        try:
-            entry = entry_in(received, self._ledger)
-        except DecodeError as error:
-            log.warning("skipping %s, which is no entry of a ledger: %s", received.position, error)
+        entry = entry_in(received, self._ledger)
+        if entry is None:
             self._unreadable.add(received.position)
             return
         question = (entry.call_id, entry.inputs)

@@ -296,19 +296,19 @@ def from_metadata(found: Iterable[str | None]) -> int:
     return max((int(text) for text in texts if text.isdigit()), default=0)
 
 
-def entry_in(received: Received, codec: Codec[LedgerEntry]) -> LedgerEntry:
-    """The entry in a record of a ledger's topic.
+def entry_in(received: Received, codec: Codec[LedgerEntry]) -> LedgerEntry | None:
+    """The entry in a record of a ledger's topic; None, with a warning, for what is none.
 
     Raises:
-        DecodeError: it is none.
         RetryLater: the registry, which may know its schema, does not answer.
         Stop: a field is encrypted, and this process has no key.
     """
-    entry = codec.decode(received.value)
     try:
+        entry = codec.decode(received.value)
         _positions_in(entry.inputs)
-    except ValueError:
-        raise DecodeError(f"{entry.inputs!r} are no inputs") from None
+    except (DecodeError, ValueError) as error:
+        log.warning("skipping %s, which is no entry of a ledger: %s", received.position, error)
+        return None
     return entry
 
 
@@ -428,17 +428,10 @@ class Ledger:
             for r in reader.settled():
                 if r.value is None or r.offset >= spans[r.partition][1]:
                     continue
-                entry = self._entry_in(r)
+                entry = entry_in(r, self._codec)
                 if entry is not None and is_needed(r.partition, entry):
                     entries[r.partition][r.offset] = entry
         return entries
-
-    def _entry_in(self, received: Received) -> LedgerEntry | None:
-        try:
-            return entry_in(received, self._codec)
-        except DecodeError as error:
-            log.warning("skipping %s, which is no entry of a ledger: %s", received.position, error)
-            return None
 
     def close(self) -> None:
         """Waits a moment for what is being written."""
