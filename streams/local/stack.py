@@ -1,11 +1,10 @@
 """Brings the embedded Kafka and model up and down."""
 
 import shutil
-import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,7 +66,6 @@ def up(
 
     Raises:
         LocalError: a download or a start failed, or the disk is full or read-only.
-        KeyboardInterrupt: Ctrl-C, or SIGTERM where the program has no handler of its own for it.
     """
     from rich.console import Console
 
@@ -75,7 +73,7 @@ def up(
     console = console or Console(stderr=True)
     wanted: list[Service] = [Kafka(home)] if kafka else []
     wanted += [Model(home)] if model else []
-    with _sigterm_interrupts(), disk_errors(home, "PRESSROOM_HOME"), _hold(home, console):
+    with disk_errors(home, "PRESSROOM_HOME"), _hold(home, console):
         missing = [service for service in wanted if not service.adopt()]
         if missing:
             _check_space(home)
@@ -119,26 +117,6 @@ def purge(home: Path) -> bool:
             raise LocalError("Kafka still runs: stop it first with `pressroom down`")
         kafka.purge()
     return True
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Makes SIGTERM what Ctrl-C is, so that one who is told to end cleans up as well."""
-    in_main = threading.current_thread() is threading.main_thread()  # others can't set handlers
-    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _interrupt(*_: object) -> None:
-    # `timeout` sends it twice: the second must not interrupt the cleaning up
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    raise KeyboardInterrupt
 
 
 def _hold(home: Path, console: "Console") -> AbstractContextManager[None]:

@@ -158,16 +158,17 @@ def test_a_broken_broker_says_why(home: Home, cache: Path) -> None:
 
 
 def _start_elsewhere(home: Path, cache: Path) -> "subprocess.Popen[bytes]":
-    """An ``up`` that is under way until it is ended: Kafka never seems to answer."""
+    """A ``pressroom up`` that is under way until it is ended: Kafka never seems to answer."""
     program = (
-        "import sys; from pathlib import Path; from streams import local;"
-        "from streams.local.kafka import Kafka; Kafka.answers = lambda *_: False;"
-        "local.up(Path(sys.argv[1]), Path(sys.argv[2]), model=False)"
+        "import sys; from streams.cli import main; from streams.local.kafka import Kafka;"
+        "Kafka.answers = lambda *_: False; sys.argv = ['pressroom', 'up', '--no-model']; main()"
     )
+    places = {"PRESSROOM_HOME": str(home), "PRESSROOM_CACHE": str(cache)}
     root = Path(local.__file__).parents[2]
     return subprocess.Popen(
-        [sys.executable, "-c", program, str(home), str(cache)], cwd=root, stderr=subprocess.DEVNULL
-    )
+        [sys.executable, "-c", program],
+        cwd=root, env=os.environ | places, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
 
 
 def _wait_until(holds: Callable[[], bool]) -> None:

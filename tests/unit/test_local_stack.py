@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -101,31 +100,6 @@ def test_when_one_fails_none_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(local.LocalError):
         stack._start([Good(tmp_path), Bad(tmp_path)], tmp_path)
     assert sorted(stopped) == ["Bad", "Good"]
-
-
-def test_sigterm_interrupts_once() -> None:
-    with stack._sigterm_interrupts():
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGTERM)  # while it cleans up
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-
-
-def test_a_program_s_own_handler_of_sigterm_stays() -> None:
-    received = []
-    signal.signal(signal.SIGTERM, lambda *_: received.append(True))
-    try:
-        with stack._sigterm_interrupts():
-            signal.raise_signal(signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    assert received
-
-
-def test_other_threads_can_start_it(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(1) as pool:
-        found = pool.submit(local.up, tmp_path, tmp_path, kafka=False, model=False).result()
-    assert not found.running
 
 
 def test_interrupted_while_threads_are_made_starts_nothing(
