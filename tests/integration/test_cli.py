@@ -377,6 +377,12 @@ def test_a_malformed_setting_is_named(cli: Cli) -> None:
     assert "PRESSROOM_MODEL_TIMEOUT: " in refused(wrong)
 
 
+@pytest.mark.parametrize("url", ["foo", "http://", "ftp://x/v1", "http://x:99999/v1"])
+def test_an_endpoint_s_address_that_is_none_is_refused_at_once(cli: Cli, url: str) -> None:
+    wrong = cli.run("worker", "gist", "--until-idle", "0", OPENAI_BASE_URL=url)
+    assert "OPENAI_BASE_URL: say an address" in refused(wrong)
+
+
 def test_a_broker_that_is_not_there_gets_one_line_in_time(without_kafka: dict[str, Any]) -> None:
     cli: Cli = without_kafka.pop("cli")
     for command, process in without_kafka.items():

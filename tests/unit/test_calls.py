@@ -462,6 +462,16 @@ def test_waiting_for_a_turn_is_known_as_such() -> None:
     assert virtual_time.run(ask())[0] == (4, 1)
 
 
+def test_a_long_wait_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    virtual_time.run(Caller(failing(Overloaded("later", 200.0))).complete(REQUEST))
+    assert "wants to be asked in 200 s" in caplog.text
+
+
+def test_short_waits_are_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    virtual_time.run(Caller(failing(Overloaded("later", 2.0))).complete(REQUEST))
+    assert not caplog.records
+
+
 # --- budgets ---------------------------------------------------------------------------------
 
 

@@ -177,6 +177,14 @@ def test_a_topic_without_a_key_field_keeps_key_and_partition() -> None:
         assert [(o.key, o.partition) for o in work.outgoing or ()] == [(b"k", partition)]
 
 
+def test_a_stage_that_calls_exit_makes_a_dead_letter() -> None:
+    async def leave(order: Order) -> Label:
+        raise SystemExit(3)
+
+    (letter,) = run(shop(leave), Order("1")).dead_letters
+    assert letter.error == "SystemExit"
+
+
 def test_a_key_field_is_the_key_and_leaves_the_partition_open() -> None:
     async def pack(order: Order) -> Parcel:
         return Parcel("other", order.text)
