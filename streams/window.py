@@ -86,7 +86,7 @@ class Rate:
     # calls over which the part of refused ones is averaged; the part that is too much
     _MEMORY, _TOO_MANY = 30, 0.08
     # calls by which it is measured; its least; seconds for which it grows at once, at most
-    _MEASURED, _LEAST, _LONGEST = 10, 1 / 30, 3.0
+    _MEASURED, _LEAST, _LONGEST = 10, 1 / 10, 3.0
     # for each call that is taken; so many grow it slowly
     _GROWTH, _SLOWLY = 0.0005, 100
     # steps back without a rest

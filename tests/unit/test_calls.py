@@ -275,20 +275,54 @@ def test_an_endpoint_that_takes_only_some_a_minute() -> None:
     assert len(endpoint.asked) < 1.1 * 1000
 
 
+@pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("told", [1.0, None])
 @pytest.mark.parametrize("part", [0.03, 0.2])
-def test_an_endpoint_that_refuses_at_random(part: float, told: float | None) -> None:
+def test_an_endpoint_that_refuses_at_random(part: float, told: float | None, seed: int) -> None:
     """Refusals between answers concern their own calls: the others are not held up by them."""
-    chance = random.Random(7)
+    chance = random.Random(seed)
     endpoint = beyond_a_network(
         lambda _: (told or 0.0) if chance.random() < part else None, bool(told)
     )
     answers, seconds = virtual_time.run(many(Caller(endpoint), 1000, 64))
     assert answers == [DONE] * 1000
-    assert (
-        seconds < 20
-    )  # 3 s of calls, and each refused one waits a second or more, some several times
+    # 3 s of calls; who is refused several times waits longer each time
+    assert seconds < 60
     assert len(endpoint.asked) < 1000 / (1 - part) * 1.1
+
+
+def test_an_endpoint_that_takes_no_two_at_once() -> None:
+    """One each 50 ms; calls take seconds, so many can be under way that began one after another."""
+    chance, taken = random.Random(3), by_a_bucket(20, 1)
+
+    async def reply() -> Completion:
+        await asyncio.sleep(chance.uniform(0.001, 0.006))
+        if taken(asyncio.get_running_loop().time()) is not None:
+            raise Overloaded("too many", 1.0)
+        await asyncio.sleep(5)
+        return DONE
+
+    answers, seconds = virtual_time.run(many(Caller(Endpoint(reply)), 200, 4))
+    assert answers == [DONE] * 200
+    assert seconds < 1.5 * 200 / 4 * 5
+
+
+def test_many_who_wait_for_an_endpoint_that_takes_few() -> None:
+    """What was refused in one go does not make it take the endpoint for smaller than it is."""
+    endpoint = beyond_a_network(by_periods(5, 10.0), whole_seconds=True)
+    answers, seconds = virtual_time.run(many(Caller(endpoint), 100, 100))
+    assert answers == [DONE] * 100
+    assert seconds < 200 + 20
+    assert len(endpoint.asked) < 4 * 100
+
+
+def test_it_comes_back_after_a_long_time_in_which_none_was_taken() -> None:
+    before = by_a_bucket(20, 20)
+    endpoint = beyond_a_network(lambda now: 1.0 if 10 < now < 1800 else before(now), told=False)
+    answers, seconds = virtual_time.run(many(Caller(endpoint), 400, 32))
+    done = sum(answer == DONE for answer in answers)
+    assert done + sum(isinstance(answer, RecordRejected) for answer in answers) == 400
+    assert seconds < 1800 + 400
 
 
 def test_an_endpoint_that_takes_none_for_a_while() -> None:
