@@ -26,7 +26,7 @@ from fastavro.schema import fingerprint as avro_fingerprint
 
 from schemas import encryption
 from schemas.errors import DecodeError, RecordRejected, Stop
-from schemas.record import Schema, binding_of, bound, canonical
+from schemas.record import Schema, binding_of, bound, canonical, holds_containers
 from schemas.topics import Topic
 
 log = logging.getLogger(__name__)
@@ -194,6 +194,7 @@ class Codec(Generic[R]):
         self._schema = parse_schema(binding.schema)
         self._name, self._framing = cls.__name__, framing
         self._expanded = binding.expanded
+        self._constant = not holds_containers(binding.expanded)
         self.fingerprint = remember(binding.schema)
         self._prefix = MAGIC + self.fingerprint if header is None else header
         self._header = len(self._prefix)
@@ -252,8 +253,12 @@ class Codec(Generic[R]):
         return record
 
     def is_current(self, value: bytes | None) -> bool:
-        """Whether the bytes are as they would be written now: schema, framing, nothing to encrypt."""
-        return value is not None and value.startswith(self._prefix) and not encryption.encrypts()
+        """Whether bytes are framed as this codec frames them, with the present schema."""
+        return value is not None and value.startswith(self._prefix)
+
+    def repeats(self, value: bytes) -> bool:
+        """Whether a record that was decoded from these bytes would be encoded to the same."""
+        return self._constant and value.startswith(self._prefix) and not encryption.encrypts()
 
 
 def _brief(error: Exception) -> str:

@@ -195,77 +195,66 @@ def first_headers(ce_id: str, source: str, ce_type: str) -> Headers:
     ]
 
 
-class Lineage:
-    """The headers of everything that one input (or one join's inputs) gives rise to."""
+def lineage(
+    stage: str, inputs: Sequence[Received], ce_type: str, part: int = 0, parts: int = 1,
+    own: Sequence[Call] = (), apart: str = "",
+) -> Headers:  # fmt: skip
+    """The headers of what a stage makes of one input (or one join's inputs).
 
-    __slots__ = ("_calls", "_ids", "_inputs", "_origin", "_parent", "_positions", "_stage")
+    Args:
+        stage: ``pipeline/stage``, the CloudEvents source.
+        inputs: the records it is made from; the first one's trace is carried on.
+        ce_type: the full name of its schema.
+        part: its number among what the same inputs gave, from 0.
+        parts: of how many.
+        own: the stage's completions behind it.
+        apart: what tells it from others of this type and part.
+    """
+    topic, partition, offset, _, _, _, headers = inputs[0]
+    known = dict(headers)
+    first = positions = f"{topic}:{partition}:{offset}".encode()
+    ids = known.get("ce_id") or first
+    if len(inputs) > 1:
+        positions, ids = _joined(positions, ids, inputs[1:])
+    source, kind = _constant("ce_source", stage), _constant("ce_type", ce_type)
+    content = b"%b\0%b\0%b\0%d" % (source[1], ids, kind[1], part)
+    ce_id = _digest(content + apart.encode() if apart else content)
+    made: Headers = [
+        _VERSION,
+        ("ce_id", ce_id),
+        source,
+        kind,
+        ("ce_time", _clock.now()),
+        _CONTENT,
+        ("traceparent", _trace_and_span(known.get("traceparent"), ce_id)),
+        ("ce_inputs", positions),
+        ("ce_origin", known.get("ce_origin") or first),
+    ]
+    if parts > 1:
+        made.append(("ce_part", b"%d/%d" % (part, parts)))
+    if own:
+        made.append(("ce_prompt", ",".join(dict.fromkeys(c.prompt for c in own)).encode()))
+        made.append(("ce_model", ",".join(dict.fromkeys(c.model for c in own)).encode()))
+    calls = known.get("ce_calls")  # as it came: nothing to decode
+    if own or len(inputs) > 1:
+        calls = _all_calls(inputs, own)
+    if calls:
+        made.append(("ce_calls", calls))
+    return made
 
-    def __init__(self, stage: str, inputs: Sequence[Received]) -> None:
-        """
-        Args:
-            stage: ``pipeline/stage``, the CloudEvents source of the outputs.
-            inputs: the records the outputs are made from; the first one's trace is carried on.
-        """
-        self._stage, self._inputs = stage, inputs
-        topic, partition, offset, _, _, _, headers = inputs[0]
-        known = dict(headers)
-        self._positions = first = f"{topic}:{partition}:{offset}".encode()
-        self._ids = known.get("ce_id") or first
-        if len(inputs) > 1:
-            self._add(inputs[1:])
-        self._parent = known.get("traceparent")
-        self._origin = known.get("ce_origin") or first
-        self._calls = known.get("ce_calls")
 
-    def _add(self, others: Sequence[Received]) -> None:
-        for other in others:
-            position = str(other.position).encode()
-            self._positions += b"," + position
-            self._ids += b"\0" + (dict(other.headers).get("ce_id") or position)
+def _joined(positions: bytes, ids: bytes, others: Sequence[Received]) -> tuple[bytes, bytes]:
+    for other in others:
+        position = str(other.position).encode()
+        positions += b"," + position
+        ids += b"\0" + (dict(other.headers).get("ce_id") or position)
+    return positions, ids
 
-    def headers(
-        self, ce_type: str, part: int, parts: int, own: Sequence[Call] = (), apart: str = ""
-    ) -> Headers:
-        """Headers of output number ``part`` of ``parts``.
 
-        Args:
-            ce_type: the full name of its schema.
-            part: its number, from 0.
-            parts: of how many.
-            own: the stage's completions behind it.
-            apart: what tells it from others of this type and part.
-        """
-        source, kind = _constant("ce_source", self._stage), _constant("ce_type", ce_type)
-        content = b"%b\0%b\0%b\0%d" % (source[1], self._ids, kind[1], part)
-        ce_id = _digest(content + apart.encode() if apart else content)
-        headers: Headers = [
-            _VERSION,
-            ("ce_id", ce_id),
-            source,
-            kind,
-            ("ce_time", _clock.now()),
-            _CONTENT,
-            ("traceparent", _trace_and_span(self._parent, ce_id)),
-            ("ce_inputs", self._positions),
-            ("ce_origin", self._origin),
-        ]
-        if parts > 1:
-            headers.append(("ce_part", b"%d/%d" % (part, parts)))
-        if own:
-            headers.append(("ce_prompt", ",".join(dict.fromkeys(c.prompt for c in own)).encode()))
-            headers.append(("ce_model", ",".join(dict.fromkeys(c.model for c in own)).encode()))
-        if own or self._calls or len(self._inputs) > 1:
-            calls = self._all_calls(own)
-            if calls:
-                headers.append(("ce_calls", calls))
-        return headers
-
-    def _all_calls(self, own: Sequence[Call]) -> bytes | None:
-        if not own and len(self._inputs) == 1:
-            return self._calls  # as it came: nothing to decode
-        # the branches of a diamond share their beginnings: each completion counts once
-        calls = dict.fromkeys(call for i in self._inputs for call in calls_in(i.headers))
-        return _encode_calls([*calls, *own]) if calls or own else None
+def _all_calls(inputs: Sequence[Received], own: Sequence[Call]) -> bytes | None:
+    # the branches of a diamond share their beginnings: each completion counts once
+    calls = dict.fromkeys(call for i in inputs for call in calls_in(i.headers))
+    return _encode_calls([*calls, *own]) if calls or own else None
 
 
 def origin_of(received: Received) -> str:

@@ -115,7 +115,7 @@ class ExactlyOnce:
         self._busy_wait = _BUSY_WAIT_FOR_CALLS if self.stage.uses_llm else _BUSY_WAIT
         self._presence, self._begun_after = Presence(), 0
         # a slow call holds back the finished ones behind it; more than this is not begun meanwhile
-        self._most_waiting = WINDOW * at_once if self.stage.uses_llm else 3 * MAX_TRANSACTION
+        self._most_waiting = WINDOW * at_once if self.stage.uses_llm else 2 * MAX_TRANSACTION
         self._make_consumer = make_consumer
         self._earlier, self._on_loss = earlier, on_loss
         self._ledger: Ledger | None = None

@@ -28,7 +28,7 @@ from consumers.reader import Reader, begin_offsets, end_offsets
 from producers.transactional import DEFAULTS as PRODUCER_DEFAULTS
 from schemas.codec import SINGLE_OBJECT, Codec, Framing
 from schemas.errors import DecodeError, RecordRejected, Refused, RetryLater, Stop
-from schemas.message import Lineage, Position, Received
+from schemas.message import Position, Received, lineage
 from schemas.records import LedgerEntry
 from streams.calls import Begin
 from streams.completions import Completions
@@ -255,7 +255,7 @@ class Page:
     __slots__ = ("begins", "inputs", "lineage")
 
     def __init__(self, stage: str, inputs: Sequence[Received]) -> None:
-        self.lineage = Lineage(stage, inputs)
+        self.lineage = partial(lineage, stage, inputs)
         self.inputs = positions(inputs)
         self.begins: int | None = None
         """No entry of this input stands before; None while there is none."""
@@ -451,7 +451,7 @@ class Ledger:
             loop.call_soon_threadsafe(_settle, written, error, message.offset() or 0)
 
         apart = f"{entry.kind} {entry.call_id}"
-        headers = page.lineage.headers(self._topic.ce_type, 0, 1, apart=apart)
+        headers = page.lineage(self._topic.ce_type, apart=apart)
         try:
             self._producer.produce(
                 self._topic.name, self._codec.encode(entry), _key_of(entry), partition,

@@ -11,9 +11,9 @@ from schemas.codec import SINGLE_OBJECT, Codec, Framing
 from schemas.errors import RecordRejected, Stop, UsageError
 from schemas.message import (
     Call,
-    Lineage,
     Outgoing,
     Received,
+    lineage,
     origin_of,
     outgoing,
     record_id,
@@ -49,18 +49,15 @@ def from_original(original: Original) -> Received:
 class Work:
     """One input on its way: its stage call, if it gives rise to one, and what it became."""
 
-    __slots__ = ("cause", "dropped", "inputs", "keep", "kept", "outgoing", "records", "size")
+    __slots__ = ("cause", "dropped", "inputs", "keep", "kept", "outgoing", "size")
 
-    def __init__(
-        self, cause: Received, inputs: Sequence[Received] = (), records: Sequence[Any] = ()
-    ) -> None:
+    def __init__(self, cause: Received, inputs: Sequence[Received] = ()) -> None:
         self.cause = cause
         """The input whose offset is committed when this is."""
         self.size = cause.size
         """Its bytes."""
         self.inputs = inputs
         """The inputs of the call: the cause alone, or what a join brought together."""
-        self.records = records
         self.keep: Keep = keep_nothing
         """Where its completions are kept."""
         self.kept: Sequence[Outgoing] = ()
@@ -126,7 +123,7 @@ class JoinState:
 
     def _put(self, received: Received) -> Outgoing:
         value = self._codec.encode(to_original(received))
-        headers = Lineage(self._source, (received,)).headers(self._ce_type, 0, 1)
+        headers = lineage(self._source, (received,), self._ce_type)
         return self._change(received, value, headers)
 
     def _delete(self, received: Received) -> Outgoing:
@@ -213,31 +210,18 @@ class Processor:
             RetryLater: the registry, which knows the record's schema, does not answer; nothing was
                 taken in.
         """
-        topic, _, _, _, key, value, _ = received
+        codec, key_field = self._codecs[received.topic], self._key_fields[received.topic]
+        has_key = received.key is not None or key_field is None
+        # what is framed as it would be now needs nobody's help to be read, when its turn comes
+        if state is None and has_key and codec.is_current(received.value):
+            return Work(received, (received,))
         try:
-            record = self._codecs[topic].decode(value)
+            record = codec.decode(received.value)
         except RecordRejected as error:
             return self._rejected(Work(received, (received,)), error)
-        if key is None:
-            received = self._with_key(received, record)
-        if state is None:
-            return Work(received, (received,), (record,))
-        work = state.add(received)
-        if work.outgoing is None:
-            try:
-                work.records = [self._codecs[i.topic].decode(i.value) for i in work.inputs]
-            except (
-                RecordRejected
-            ) as error:  # a half's schema was taken out of the registry meanwhile
-                return self._rejected(work, error)
-        return work
-
-    def _with_key(self, received: Received, record: Any) -> Received:
-        """A foreign producer may have left the key out; the record may know it."""
-        field = self._key_fields[received.topic]
-        if field is None:
-            return received
-        return received._replace(key=str(getattr(record, field)).encode())
+        if received.key is None and key_field is not None:  # a foreign producer has left it out
+            received = received._replace(key=str(getattr(record, key_field)).encode())
+        return Work(received, (received,)) if state is None else state.add(received)
 
     # --- the call -----------------------------------------------------------------------------
 
@@ -249,12 +233,13 @@ class Processor:
         """
         llm = None if self.caller is None else self._llm(work)
         try:
+            records = [self._codecs[i.topic].decode(i.value) for i in work.inputs]
             if llm is None:
-                returned = await self._function(*work.records)
-                work.outgoing = self._outputs(work, returned)
+                returned = await self._function(*records)
+                work.outgoing = self._outputs(work, returned, records[0])
             else:
-                returned = await self._function(*work.records, llm)
-                work.outgoing = self._outputs(work, returned, llm.calls)
+                returned = await self._function(*records, llm)
+                work.outgoing = self._outputs(work, returned, records[0], llm.calls)
         except (Stop, UsageError):
             raise
         except (
@@ -262,7 +247,6 @@ class Processor:
             SystemExit,
         ) as error:  # a stage may raise anything; the record is at fault
             self._rejected(work, error, llm)
-        work.records = ()  # nobody needs them any more, and works wait for their commit
 
     def _llm(self, work: Work) -> Llm:
         assert self.caller is not None
@@ -275,42 +259,39 @@ class Processor:
 
     # --- out ----------------------------------------------------------------------------------
 
-    def _outputs(self, work: Work, returned: Any, calls: Sequence[Call] = ()) -> list[Outgoing]:
-        lineage = Lineage(self._source, work.inputs)
+    def _outputs(
+        self, work: Work, returned: Any, first: Any, calls: Sequence[Call] = ()
+    ) -> list[Outgoing]:
         if isinstance(returned, (list, tuple)):
             parts = len(returned)
             outputs = [
-                self._output(work, item, lineage, part, parts, calls)
+                self._output(work, item, first, calls, part, parts)
                 for part, item in enumerate(returned)
             ]
-            return outputs or [self._filtered_mark(work, lineage)]
+            return outputs or [self._filtered_mark(work)]
         if returned is None:
-            return [self._filtered_mark(work, lineage)]
-        return [self._output(work, returned, lineage, 0, 1, calls)]
+            return [self._filtered_mark(work)]
+        return [self._output(work, returned, first, calls)]
 
     def _output(
-        self, work: Work, item: Any, lineage: Lineage, part: int, parts: int, calls: Sequence[Call]
+        self, work: Work, record: Any, first: Any, calls: Sequence[Call], part: int = 0, parts: int = 1
     ) -> Outgoing:
-        route, record = self._route_of.get(type(item)), item
+        route = self._route_of.get(type(record))
         if route is None:
-            route, record = self._bound_for(item)
-        topic, partition, _, _, key, first, _ = work.inputs[0]
-        if record is work.records[0] and route.codec.is_current(first):
-            value = first or b""  # passed on as it came: records are immutable
-        else:
+            route, record = self._bound_for(record)
+        topic, partition, _, _, came_with, value, _ = work.inputs[0]
+        if value is None or record is not first or not route.codec.repeats(value):
             value = route.codec.encode(record)
         if len(value) > route.max_bytes:
             raise RecordRejected(
                 f"the {type(record).__name__} has {len(value):,} bytes; "
                 f"{route.name} takes {route.max_bytes:,}"
             )
-        came_with = key
-        if route.key is not None:
-            key = str(getattr(record, route.key)).encode()
+        key = came_with if route.key is None else str(getattr(record, route.key)).encode()
         # the same key keeps its partition, whatever partitioner the first producer used
         if key != came_with or topic not in route.as_many_partitions:
             partition = -1
-        headers = lineage.headers(route.ce_type, part, parts, calls)
+        headers = lineage(self._source, work.inputs, route.ce_type, part, parts, calls)
         return outgoing((route.name, key, value, headers, partition))
 
     def _bound_for(self, item: Any) -> tuple["_Route", Any]:
@@ -325,11 +306,11 @@ class Processor:
             )
         return route, record
 
-    def _filtered_mark(self, work: Work, lineage: Lineage) -> Outgoing:
+    def _filtered_mark(self, work: Work) -> Outgoing:
         value = self.framing.codec(self._filtered).encode(
             Filtered(self.stage.name, *work.cause.position)
         )
-        headers = lineage.headers(self._filtered.ce_type, 0, 1)
+        headers = lineage(self._source, work.inputs, self._filtered.ce_type)
         return Outgoing(self._filtered.name, work.cause.key, value, headers)
 
     # --- dead letters -------------------------------------------------------------------------
@@ -362,8 +343,8 @@ class Processor:
         if len(value) > self._dead_letters.max_bytes and not cut:
             return self._dead_letter(work, error, llm, cut=True)
         calls = llm.calls if llm is not None else ()
-        lineage = Lineage(self._source, work.inputs or (work.cause,))
-        headers = lineage.headers(self._dead_letters.ce_type, 0, 1, calls)
+        made_from = work.inputs or (work.cause,)
+        headers = lineage(self._source, made_from, self._dead_letters.ce_type, own=calls)
         return Outgoing(self._dead_letters.name, work.cause.key, value, headers)
 
 

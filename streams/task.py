@@ -16,7 +16,7 @@ from schemas.message import Outgoing, Received
 from streams.ledger import Book, Page, position, positions, to_metadata
 from streams.processing import JoinState, Work
 
-MAX_TRANSACTION = 2500
+MAX_TRANSACTION = 5000
 """Works of a task that are committed in one transaction."""
 
 

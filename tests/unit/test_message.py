@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from schemas.message import (
     Call,
     Headers,
-    Lineage,
     Outgoing,
     Position,
     Received,
     calls_in,
     first_headers,
     inputs_of,
+    lineage,
     origin_of,
     record_id,
 )
@@ -47,7 +47,7 @@ def write(
     own: Sequence[Call] = (),
     stage: str = "news/s",
 ) -> Headers:
-    return Lineage(stage, inputs).headers("pressroom.Summary", part, parts, own)
+    return lineage(stage, inputs, "pressroom.Summary", part, parts, own)
 
 
 def passed(inputs: Sequence[Received], own: Call, offset: int, stage: str = "news/s") -> Received:
@@ -90,7 +90,7 @@ def test_every_header_has_a_name_of_its_own() -> None:
         write([entered("2")]),
         write([entered(), entered("2")]),
         write([entered()], stage="news/t"),
-        Lineage("news/s", [entered()]).headers("pressroom.Draft", 0, 1),
+        lineage("news/s", [entered()], "pressroom.Draft"),
     ],
 )
 def test_part_input_stage_and_type_change_the_id(other: Headers) -> None:

@@ -9,7 +9,7 @@ import yaml
 from consumers.markdown import file_name, to_markdown
 from schemas.codec import codec_for
 from schemas.errors import RecordRejected, ReplyRejected, UsageError
-from schemas.message import Call, Headers, Lineage, Received, calls_in
+from schemas.message import Call, Headers, Received, calls_in, lineage
 from schemas.record import Text, binding_of, bound, json_schema, record, schema_of
 from schemas.records import Article, Entity
 from schemas.topics import Bound, Topic
@@ -62,7 +62,7 @@ def test_deeply_nested_completions_do_not_crash() -> None:
 
 def test_completions_of_other_types_do_not_crash_the_stage() -> None:
     foreign = received([("ce_calls", b'[[[],"b","c","d",1,2,3]]')])
-    headers = Lineage("shop/s", [foreign]).headers("t", 0, 1, [OWN])
+    headers = lineage("shop/s", [foreign], "t", own=[OWN])
     assert calls_in(headers) == [OWN]
 
 
