@@ -163,11 +163,8 @@ _clock = _Clock()
 
 def record_id(*parts: str) -> str:
     """A deterministic id: 32 hexadecimal digits made of the parts."""
-    return _digest("\0".join(parts).encode("utf-8", "surrogatepass")).decode()
-
-
-def _digest(content: bytes) -> bytes:
-    return hexlify(blake2b(content, digest_size=16).digest())
+    content = "\0".join(parts).encode("utf-8", "surrogatepass")
+    return blake2b(content, digest_size=16).hexdigest()
 
 
 @cache
@@ -218,7 +215,9 @@ def lineage(
         positions, ids = _joined(positions, ids, inputs[1:])
     source, kind = _constant("ce_source", stage), _constant("ce_type", ce_type)
     content = b"%b\0%b\0%b\0%d" % (source[1], ids, kind[1], part)
-    ce_id = _digest(content + apart.encode() if apart else content)
+    if apart:
+        content += apart.encode()
+    ce_id = hexlify(blake2b(content, digest_size=16).digest())
     made: Headers = [
         _VERSION,
         ("ce_id", ce_id),

@@ -319,7 +319,7 @@ def _from_avro(cls: type) -> Callable[[dict[str, Any]], Any]:
 
 
 def _maker(cls: type) -> Callable[[dict[str, Any]], Any]:
-    """The same as ``cls(**data)``, faster: the data, complete and nobody else's, become the record's own."""
+    """The same as ``cls(**data)``, faster: it keeps the data, all of its fields, as its own."""
     if hasattr(cls, "__post_init__"):
         return lambda data: cls(**data)
     new, set_attribute = object.__new__, object.__setattr__

@@ -210,16 +210,16 @@ class Processor:
             RetryLater: the registry, which knows the record's schema, does not answer; nothing was
                 taken in.
         """
-        codec, key_field = self._codecs[received.topic], self._key_fields[received.topic]
-        has_key = received.key is not None or key_field is None
+        topic, _, _, _, key, value, _ = received
+        codec, key_field = self._codecs[topic], self._key_fields[topic]
         # what is framed as it would be now needs nobody's help to be read, when its turn comes
-        if state is None and has_key and codec.is_current(received.value):
+        if state is None and (key is not None or key_field is None) and codec.is_current(value):
             return Work(received, (received,))
         try:
-            record = codec.decode(received.value)
+            record = codec.decode(value)
         except RecordRejected as error:
             return self._rejected(Work(received, (received,)), error)
-        if received.key is None and key_field is not None:  # a foreign producer has left it out
+        if key is None and key_field is not None:  # a foreign producer has left it out
             received = received._replace(key=str(getattr(record, key_field)).encode())
         return Work(received, (received,)) if state is None else state.add(received)
 
@@ -233,7 +233,9 @@ class Processor:
         """
         llm = None if self.caller is None else self._llm(work)
         try:
-            records = [self._codecs[i.topic].decode(i.value) for i in work.inputs]
+            records = []
+            for topic, _, _, _, _, value, _ in work.inputs:
+                records.append(self._codecs[topic].decode(value))
             if llm is None:
                 returned = await self._function(*records)
                 work.outgoing = self._outputs(work, returned, records[0])
@@ -274,7 +276,13 @@ class Processor:
         return [self._output(work, returned, first, calls)]
 
     def _output(
-        self, work: Work, record: Any, first: Any, calls: Sequence[Call], part: int = 0, parts: int = 1
+        self,
+        work: Work,
+        record: Any,
+        first: Any,
+        calls: Sequence[Call],
+        part: int = 0,
+        parts: int = 1,
     ) -> Outgoing:
         route = self._route_of.get(type(record))
         if route is None:

@@ -263,9 +263,8 @@ class Window:
         elif others == 0 and self._is_everybody:
             self._count_by_time(seconds)
         elif call.number <= self._changed:  # it began before the window was set, and so did others
-            if now() >= self._closed_until:
-                self._changed = self._begun
-                self._shrink(others)
+            self._changed = self._begun
+            self._shrink(others)
         elif others < self._held < math.inf:
             self._odd, self._calm = self._odd + 1, False
             if others + 1 == self.size and self._spare:  # it may be larger by one than what holds

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,11 +66,11 @@ def demo(
     current, screen = settings(reuse=reuse), console()
     limits = Limits(budget_usd=budget_usd, budget_tokens=budget_tokens)
     began = time.monotonic()
-    with (
-        disk_errors(current.home, "PRESSROOM_HOME"),
-        hold(current.home / "run" / "demo.lock", screen, "Another demo runs here; waiting…"),
-        _servers(current, screen),
-    ):
+    with ExitStack() as held:
+        with disk_errors(current.home, "PRESSROOM_HOME"):
+            lock = current.home / "run" / "demo.lock"
+            held.enter_context(hold(lock, screen, "Another demo runs here; waiting…"))
+        held.enter_context(_servers(current, screen))
         demo = _Demo(current, screen, limits, output() if not json else screen)
         result, proven = demo.run(documents or [_samples()], limit, out)
     result["seconds"] = round(time.monotonic() - began, 1)

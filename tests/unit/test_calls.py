@@ -325,6 +325,18 @@ def test_it_comes_back_after_a_long_time_in_which_none_was_taken() -> None:
     assert seconds < 1800 + 400
 
 
+def test_a_rate_that_is_lifted_while_others_are_refused_at_random() -> None:
+    """Going slower helps no more: as many are refused at half the rate."""
+    chance, before = random.Random(7), by_periods(50, 1.0)
+    endpoint = beyond_a_network(
+        lambda now: before(now) if now < 10 else 0.0 if chance.random() < 0.2 else None, told=False
+    )
+    answers, seconds = virtual_time.run(many(Caller(endpoint), 2000, 64))
+    assert answers == [DONE] * 2000
+    assert seconds < 120
+    assert len(endpoint.asked) < 2 * 2000
+
+
 def test_an_endpoint_that_takes_none_for_a_while() -> None:
     endpoint = beyond_a_network(lambda now: 1.0 if now < 20 else None)
     answers, seconds = virtual_time.run(many(Caller(endpoint), 1000, 64))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from streams.local.cache import Artifact, Fetch, Group, Report, ensure
+from streams.local.cache import Artifact, Fetch, Group, Report, default_cache, ensure
 from streams.local.errors import LocalError
 
 CONTENT = b"a jar's bytes"
@@ -28,6 +28,16 @@ class Registry:
         file = folder / "download"
         file.write_bytes(self.content)
         return file
+
+
+def test_the_cache_is_where_its_variable_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRESSROOM_CACHE", str(tmp_path / "elsewhere"))
+    assert default_cache() == tmp_path / "elsewhere"
+    monkeypatch.setenv("PRESSROOM_CACHE", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache() == tmp_path / "pressroom"
 
 
 def _artifact(name: str = "one") -> Artifact:

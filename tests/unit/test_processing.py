@@ -237,6 +237,43 @@ def test_a_record_that_is_passed_on_keeps_its_very_bytes() -> None:
     assert inputs_of(work.outgoing[0].headers) == [("shop.orders", 0, 0)]
 
 
+def test_a_list_of_a_record_that_is_passed_on_may_have_been_changed() -> None:
+    @record(namespace="shop")
+    class Basket:
+        id: str
+        things: list[str]
+
+    baskets = Topic("shop.baskets", Basket, key="id")
+    baskets_again = Topic("shop.baskets-again", Basket, key="id")
+    pipeline = Pipeline("shop")
+
+    @pipeline.stage(reads=baskets, writes=baskets_again)
+    async def add(basket: Basket) -> Basket:
+        basket.things.append("bag")
+        return basket
+
+    driver = MemoryDriver(pipeline)
+    driver.write(baskets, Basket("1", ["soap"]))
+    driver.run()
+    assert driver.records(baskets_again) == [Basket("1", ["soap", "bag"])]
+
+
+def test_a_record_that_is_passed_on_damaged_is_a_dead_letter() -> None:
+    """Though the stage looks at nothing of it."""
+
+    async def forward(order: Order) -> Order:
+        return order
+
+    pipeline = shop(forward, writes=orders_again)
+    driver = MemoryDriver(pipeline)
+    value = codec_for(Order).encode(Order("1", "abc"))
+    for damaged in (value[:-1], value + b"x", value[:-1] + b"\xff"):
+        driver.write_bytes(orders.name, b"1", damaged)
+    driver.run()
+    assert [letter.error for letter in driver.dead_letters] == ["DecodeError"] * 3
+    assert driver.records(orders_again) == []
+
+
 def test_an_equal_record_has_equal_bytes() -> None:
     async def rebuild(order: Order) -> Order:
         return Order(order.id, order.text)
