@@ -16,6 +16,7 @@ import json
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
+from copy import deepcopy
 from functools import cache
 from importlib.resources import files
 from io import BytesIO
@@ -241,6 +242,8 @@ class Codec(Generic[R]):
         stream.seek(header)
         try:
             data: Any = schemaless_reader(stream, writer, reader)
+            if reader is not None:  # a default is the schema's own list, for all records there are
+                data = deepcopy(data)
             if encryption.holds_ciphertext(value):
                 data = encryption.decrypt(self._expanded, data)
             record: R = self._from_avro(data)

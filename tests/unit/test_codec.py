@@ -3,6 +3,7 @@
 import inspect
 import json
 import typing
+from dataclasses import field
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -257,6 +258,20 @@ def test_a_document_of_the_first_version_has_the_format_text() -> None:
     value = written_with(old, {"id": "1", "source": "s", "title": "t", "text": "x"})
     assert codec_for(Document).decode(value) == Document("1", "s", "t", "x", format="text")
     assert not codec_for(Document).is_current(value)
+
+
+def test_a_list_that_an_older_record_lacks_is_its_own() -> None:
+    @record(namespace="test")
+    class Tagged:
+        id: str
+        tags: list[str] = field(default_factory=list)
+
+    fields = [f for f in schema_of(Tagged)["fields"] if f["name"] == "id"]
+    older = schema_of(Tagged) | {"fields": fields}
+    remember(older)
+    value = written_with(older, {"id": "1"})
+    codec_for(Tagged).decode(value).tags.append("changed")
+    assert codec_for(Tagged).decode(value) == Tagged("1")
 
 
 def test_there_is_a_history() -> None:
