@@ -40,6 +40,8 @@ replica.lag.time.max.ms=3000
 # a coordinator that told a hanging broker of a transaction's end tells its successor after so long
 request.timeout.ms=5000
 controlled.shutdown.retry.backoff.ms=500
+# while a slow disk makes the controllers elect each other, a broker that is started again waits for one
+initial.broker.registration.timeout.ms=115000
 """
 _BROKER = """\
 process.roles=broker
