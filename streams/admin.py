@@ -68,7 +68,23 @@ def create_topics(
                 raise RetryLater(f"Kafka does not answer: {error.str()}") from failure
             if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise Stop(f"can't create topic {name}: {error.str()}") from failure
+    _await_topics(admin, {t.topic for t in wanted})
     return created
+
+
+def _await_topics(admin: AdminClient, names: set[str]) -> None:
+    """Until the brokers have heard of what the controller has created."""
+    until = time.monotonic() + _TIMEOUT
+    while time.monotonic() < until:
+        try:
+            listed = admin.list_topics(timeout=_TIMEOUT).topics.keys()
+            absent, _ = unseen(admin, names - listed)
+        except KafkaException as failure:
+            raise RetryLater(f"Kafka does not answer: {failure.args[0].str()}") from failure
+        if not absent:
+            return
+        time.sleep(0.05)
+    raise RetryLater(f"Kafka has created {', '.join(sorted(names))}, but knows nothing of it yet")
 
 
 def _new(topic: AnyTopic, replication: int | None) -> NewTopic:
