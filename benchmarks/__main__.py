@@ -57,8 +57,6 @@ class Bench:
 
     def __init__(self, config: dict[str, Any], name: str, partitions: int = 4) -> None:
         self.config, self.name = config, f"{_run}.{name}"
-        self.committed_at = 0.0
-        """When the last run had committed all; leaving comes after."""
         self.source = Topic(f"{self.name}.in", Document, key="id", partitions=partitions)
         self.copies = Topic(f"{self.name}.copies", Document, partitions=partitions)
         self.answers = Topic(f"{self.name}.answers", Answer, partitions=partitions)
@@ -75,8 +73,8 @@ class Bench:
 
     def pressroom(
         self, number: int, count: int, model: Model | None = None, at_once: int = 8
-    ) -> float:
-        """Runs a stage over ``count`` records; gives the seconds."""
+    ) -> tuple[float, float]:
+        """Runs a stage over ``count`` records; gives when it began and when all were committed."""
         pipeline = Pipeline(f"{self.name}-{number}")
         if model is None:
 
@@ -98,10 +96,10 @@ class Bench:
             worker.start()
             while worker.loops[0].committed < count and worker.running:
                 time.sleep(0.002)
-            self.committed_at = time.monotonic()
+            committed = time.monotonic()
             worker.stop()
             worker.wait()
-        return self.committed_at - began
+        return began, committed
 
 
 class SlowModel:
@@ -144,13 +142,18 @@ def throughput(config: dict[str, Any], rounds: int) -> dict[str, list[float]]:
     steps: dict[str, Callable[[int], float]] = {
         name: partial(_copy_by_hand, bench, name, value_of) for name, value_of in BY_HAND.items()
     }
-    steps["Pressroom"] = partial(bench.pressroom, count=PASS_THROUGH)
+    steps["Pressroom"] = partial(_copy_by_pressroom, bench)
     order, seconds = deque(steps), {name: list[float]() for name in steps}
     for n in range(rounds):
         for name in order:
             seconds[name].append(steps[name](n))
         order.rotate(-1)
     return seconds
+
+
+def _copy_by_pressroom(bench: Bench, number: int) -> float:
+    began, committed = bench.pressroom(number, PASS_THROUGH)
+    return committed - began
 
 
 def _copy_by_hand(
@@ -190,7 +193,7 @@ def latency(config: dict[str, Any], rounds: int) -> tuple[list[float], list[floa
     return hand, ours
 
 
-def _ignore(_: float) -> None:
+def _ignore(_: object) -> None:
     return None
 
 
@@ -252,8 +255,8 @@ def slow_calls(config: dict[str, Any], rounds: int) -> tuple[list[float], list[f
         source, target = bench.source.name, bench.by_hand.name
         by_hand.slow_calls(config, group, source, target, CALLS, AT_ONCE, call)
         hand.append(model.against_ideal(time.monotonic()))
-        bench.pressroom(n, CALLS, model, AT_ONCE)
-        ours.append(model.against_ideal(bench.committed_at))
+        _, committed = bench.pressroom(n, CALLS, model, AT_ONCE)
+        ours.append(model.against_ideal(committed))
     return hand, ours
 
 

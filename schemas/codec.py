@@ -195,7 +195,7 @@ class Codec(Generic[R]):
         self._schema = parse_schema(binding.schema)
         self._name, self._framing = cls.__name__, framing
         self._expanded = binding.expanded
-        self._constant = not holds_containers(binding.expanded)
+        self._immutable = not holds_containers(binding.expanded)
         self.fingerprint = remember(binding.schema)
         self._prefix = MAGIC + self.fingerprint if header is None else header
         self._header = len(self._prefix)
@@ -242,8 +242,10 @@ class Codec(Generic[R]):
         stream.seek(header)
         try:
             data: Any = schemaless_reader(stream, writer, reader)
-            if reader is not None:  # a default is the schema's own list, for all records there are
-                data = deepcopy(data)
+            if reader is not None and not self._immutable:
+                data = deepcopy(
+                    data
+                )  # a default list is the schema's own, for all records there are
             if encryption.holds_ciphertext(value):
                 data = encryption.decrypt(self._expanded, data)
             record: R = self._from_avro(data)
@@ -260,8 +262,11 @@ class Codec(Generic[R]):
         return value is not None and value.startswith(self._prefix)
 
     def repeats(self, value: bytes) -> bool:
-        """Whether a record that was decoded from these bytes would be encoded to the same."""
-        return self._constant and value.startswith(self._prefix) and not encryption.encrypts()
+        """Whether a record that was decoded from these bytes is sure to be encoded to the same.
+
+        Not one that holds lists or dicts, which may have been changed since.
+        """
+        return self._immutable and self.is_current(value) and not encryption.encrypts()
 
 
 def _brief(error: Exception) -> str:

@@ -44,11 +44,7 @@ def create_topics(
         Stop: the broker refuses.
     """
     admin = AdminClient(dict(config))
-    try:
-        existing = admin.list_topics(timeout=_TIMEOUT).topics
-        missing, _ = unseen(admin, {t.name for t in topics} - existing.keys())
-    except KafkaException as failure:
-        raise RetryLater(f"Kafka does not answer: {failure.args[0].str()}") from failure
+    missing = _absent(admin, {t.name for t in topics})
     wanted = [_new(t, replication) for t in topics if t.name in missing]
     if not wanted:
         return []
@@ -72,16 +68,19 @@ def create_topics(
     return created
 
 
+def _absent(admin: AdminClient, names: set[str]) -> set[str]:
+    try:
+        absent, _ = unseen(admin, names - admin.list_topics(timeout=_TIMEOUT).topics.keys())
+    except KafkaException as failure:
+        raise RetryLater(f"Kafka does not answer: {failure.args[0].str()}") from failure
+    return absent
+
+
 def _await_topics(admin: AdminClient, names: set[str]) -> None:
     """Until the brokers have heard of what the controller has created."""
     until = time.monotonic() + _TIMEOUT
     while time.monotonic() < until:
-        try:
-            listed = admin.list_topics(timeout=_TIMEOUT).topics.keys()
-            absent, _ = unseen(admin, names - listed)
-        except KafkaException as failure:
-            raise RetryLater(f"Kafka does not answer: {failure.args[0].str()}") from failure
-        if not absent:
+        if not _absent(admin, names):
             return
         time.sleep(0.05)
     raise RetryLater(f"Kafka has created {', '.join(sorted(names))}, but knows nothing of it yet")

@@ -203,8 +203,8 @@ class Processor:
         """Takes an input in, in the order of its task.
 
         Returns:
-            a work that is finished already (a half that waits, an undecodable record), or one
-            to be :meth:`run`.
+            a work that is finished already (a half that waits, a dead letter), or one to be
+            :meth:`run`, which reads the record if it is framed as it would be now.
 
         Raises:
             RetryLater: the registry, which knows the record's schema, does not answer; nothing was
@@ -233,9 +233,7 @@ class Processor:
         """
         llm = None if self.caller is None else self._llm(work)
         try:
-            records = []
-            for topic, _, _, _, _, value, _ in work.inputs:
-                records.append(self._codecs[topic].decode(value))
+            records = [self._codecs[i.topic].decode(i.value) for i in work.inputs]
             if llm is None:
                 returned = await self._function(*records)
                 work.outgoing = self._outputs(work, returned, records[0])
@@ -262,24 +260,24 @@ class Processor:
     # --- out ----------------------------------------------------------------------------------
 
     def _outputs(
-        self, work: Work, returned: Any, first: Any, calls: Sequence[Call] = ()
+        self, work: Work, returned: Any, given: Any, calls: Sequence[Call] = ()
     ) -> list[Outgoing]:
         if isinstance(returned, (list, tuple)):
             parts = len(returned)
             outputs = [
-                self._output(work, item, first, calls, part, parts)
+                self._output(work, item, given, calls, part, parts)
                 for part, item in enumerate(returned)
             ]
             return outputs or [self._filtered_mark(work)]
         if returned is None:
             return [self._filtered_mark(work)]
-        return [self._output(work, returned, first, calls)]
+        return [self._output(work, returned, given, calls)]
 
     def _output(
         self,
         work: Work,
         record: Any,
-        first: Any,
+        given: Any,
         calls: Sequence[Call],
         part: int = 0,
         parts: int = 1,
@@ -288,7 +286,7 @@ class Processor:
         if route is None:
             route, record = self._bound_for(record)
         topic, partition, _, _, came_with, value, _ = work.inputs[0]
-        if value is None or record is not first or not route.codec.repeats(value):
+        if value is None or record is not given or not route.codec.repeats(value):
             value = route.codec.encode(record)
         if len(value) > route.max_bytes:
             raise RecordRejected(
