@@ -148,6 +148,36 @@ def test_is_current_tells_the_present_schema_from_others() -> None:
     assert not codec_for(Headline).is_current(b"")
 
 
+@record(namespace="test")
+class Listed:
+    tags: list[str] | None
+
+
+@record(namespace="test")
+class Mapped:
+    marks: dict[str, str]
+
+
+@record(namespace="test")
+class Wrapped:
+    inner: Listed
+
+
+@pytest.mark.parametrize(
+    ("sample", "repeats"),
+    [
+        (Headline("a"), True),
+        (Listed(["a"]), False),
+        (Mapped({"a": "b"}), False),
+        (Wrapped(Listed(None)), False),
+    ],
+    ids=repr,
+)
+def test_bytes_repeat_only_what_can_not_have_been_changed(sample: Any, repeats: bool) -> None:
+    codec = codec_for(type(sample))
+    assert codec.repeats(codec.encode(sample)) is repeats
+
+
 # --- damage ----------------------------------------------------------------------------------
 
 

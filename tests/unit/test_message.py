@@ -91,6 +91,7 @@ def test_every_header_has_a_name_of_its_own() -> None:
         write([entered(), entered("2")]),
         write([entered()], stage="news/t"),
         lineage("news/s", [entered()], "pressroom.Draft"),
+        lineage("news/s", [entered()], "pressroom.Summary", apart="result 1"),
     ],
 )
 def test_part_input_stage_and_type_change_the_id(other: Headers) -> None:
@@ -206,6 +207,11 @@ def test_a_stage_without_completions_passes_on_what_came() -> None:
     headers = write([second])
     assert calls_in(headers) == [A]
     assert "ce_prompt" not in dict(headers)
+
+
+def test_a_join_that_asks_nobody_tells_of_the_completions_of_all_its_branches() -> None:
+    branches = [passed([entered()], A, 1), passed([entered()], B, 2)]
+    assert calls_in(write(branches)) == [A, B]
 
 
 def test_the_branches_of_a_diamond_count_each_completion_once() -> None:

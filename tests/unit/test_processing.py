@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.codec import codec_for
+from schemas.codec import Codec, Framing, Written, codec_for
 from schemas.errors import RecordRejected, RetryLater, Stop, UsageError
 from schemas.message import Headers, Received, calls_in, first_headers, inputs_of, origin_of
 from schemas.record import record
@@ -274,6 +274,14 @@ def test_a_record_that_is_passed_on_damaged_is_a_dead_letter() -> None:
     assert driver.records(orders_again) == []
 
 
+def test_a_changed_record_of_the_same_class_is_written() -> None:
+    async def shorten(order: Order) -> Order:
+        return replace(order, text=order.text[:1])
+
+    driver = run(shop(shorten, writes=orders_again), Order("1", "abc"))
+    assert driver.records(orders_again) == [Order("1", "a")]
+
+
 def test_an_equal_record_has_equal_bytes() -> None:
     async def rebuild(order: Order) -> Order:
         return Order(order.id, order.text)
@@ -282,6 +290,27 @@ def test_an_equal_record_has_equal_bytes() -> None:
     assert [r.value for r in driver.received(orders_again)] == [
         r.value for r in driver.received(orders)
     ]
+
+
+class _Away(Framing):
+    """One whose registry does not answer."""
+
+    def codec(self, topic: Topic[Any]) -> Codec[Any]:
+        return Codec(topic.record, self)
+
+    def written(self, value: bytes) -> Written:
+        raise RetryLater("the registry is away")
+
+
+def test_a_record_that_only_the_registry_can_tell_is_not_taken_in() -> None:
+    """Nor is it a dead letter: it can be read once the registry is back."""
+    processor = Processor(shop(label).stages["label"], None, framing=_Away())
+    value = codec_for(Order).encode(Order("1", "a"))
+    foreign = Received(orders.name, 0, 1, 0, b"1", b"\x00\x00\x00\x00\x07" + value, [])
+    processor.accept(foreign._replace(offset=0, value=value))
+    with pytest.raises(RetryLater):
+        processor.accept(foreign)
+    assert processor.dead == 0
 
 
 # --- dead letters ----------------------------------------------------------------------------
