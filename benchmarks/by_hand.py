@@ -32,7 +32,6 @@ def clients(config: dict[str, Any], group: str) -> tuple[Consumer, Producer]:
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
             "auto.offset.reset": "earliest",
-            "fetch.message.max.bytes": 8 * 1024 * 1024,
         }
     )
     producer = Producer(
@@ -46,6 +45,7 @@ def clients(config: dict[str, Any], group: str) -> tuple[Consumer, Producer]:
             "queue.buffering.max.messages": 500_000,
         }
     )
+    producer.list_topics(timeout=30)  # connected, it finds the coordinator half a second earlier
     producer.init_transactions(30)
     return consumer, producer
 

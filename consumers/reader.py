@@ -17,7 +17,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from schemas.errors import Refused, RetryLater, UsageError
-from schemas.message import Received, received
+from schemas.message import Received, make
 
 Partition = tuple[str, int]
 
@@ -37,7 +37,6 @@ DEFAULTS: dict[str, Any] = {
     "reconnect.backoff.max.ms": 1000,
     "fetch.wait.max.ms": 100,
     "fetch.error.backoff.ms": 50,
-    "fetch.message.max.bytes": 8 * 1024 * 1024,
 }
 
 _TIMEOUT = 30.0
@@ -54,12 +53,12 @@ _BATCH = 1000
 def to_received(message: Message) -> Received:
     """A client's message as a :class:`~schemas.message.Received`."""
     kind, timestamp = message.timestamp()
-    return received(
-        (
-            message.topic(), message.partition(), message.offset(), timestamp if kind else -1,
-            message.key(), message.value(), message.headers() or [],
-        )
+    fields = (
+        message.topic(), message.partition(), message.offset(), timestamp if kind else -1,
+        message.key(), message.value(), message.headers() or [],
     )  # fmt: skip
+    made: Received = make(Received, fields)
+    return made
 
 
 def partitions_of(config: Mapping[str, Any], topics: Collection[str]) -> dict[str, int]:

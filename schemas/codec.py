@@ -154,7 +154,7 @@ class Framing:
 
 
 def _readable(schema: Any, data: dict[str, Any], value: bytes) -> dict[str, Any]:
-    if not encryption.holds_ciphertext(value):
+    if encryption.MARK_BYTES not in value:
         return data
     try:
         return encryption.decrypt(schema, data)
@@ -211,7 +211,7 @@ class Codec(Generic[R]):
             if encryption.encrypts():
                 return self._written(encryption.encrypt(self._expanded, data))
             value = self._written(data)
-            if encryption.holds_ciphertext(value):  # or seems to
+            if encryption.MARK_BYTES in value:  # or seems to
                 return self._written(encryption.encrypt(self._expanded, data))
             return value
         except Exception as error:  # fastavro raises whatever the value's type gives rise to
@@ -246,7 +246,7 @@ class Codec(Generic[R]):
                 data = deepcopy(
                     data
                 )  # a default list is the schema's own, for all records there are
-            if encryption.holds_ciphertext(value):
+            if encryption.MARK_BYTES in value:
                 data = encryption.decrypt(self._expanded, data)
             record: R = self._from_avro(data)
         except (Stop, DecodeError):
@@ -266,7 +266,7 @@ class Codec(Generic[R]):
 
         Not one that holds lists or dicts, which may have been changed since.
         """
-        return self._immutable and self.is_current(value) and not encryption.encrypts()
+        return self._immutable and value.startswith(self._prefix) and not encryption.encrypts()
 
 
 def _brief(error: Exception) -> str:

@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 MARK = "pressroom-aead:"
 """Begins every ciphertext."""
 
-_MARK = MARK.encode()
+MARK_BYTES = MARK.encode()
+"""Stands in every value that holds one, and maybe in others."""
+
 # after the mark: what follows is plain; neither base64 nor Tink's own ciphertexts begin so
 _PLAIN = "="
 # a nonce and a tag, the shortest ciphertext of AES-GCM
@@ -57,7 +59,7 @@ class Cipher:
             return _escaped(field, value)
         encoded = self._aead.encrypt(_bytes(value), field.encode())
         if isinstance(value, bytes):
-            return _MARK + encoded
+            return MARK_BYTES + encoded
         return MARK + base64.b64encode(encoded).decode()
 
     def decrypt(self, field: str, value: Any) -> Any:
@@ -104,11 +106,6 @@ def encrypts() -> bool:
     return _cipher is not None and bool(_cipher.fields)
 
 
-def holds_ciphertext(value: bytes) -> bool:
-    """Whether encoded bytes may hold an encrypted field; quick."""
-    return _MARK in value
-
-
 def encrypt(schema: Schema, data: dict[str, Any]) -> dict[str, Any]:
     """A record's data with the chosen fields encrypted, and no other that looks as if it were."""
     change = _escaped if _cipher is None else _cipher.encrypt
@@ -130,13 +127,13 @@ def decrypt(schema: Schema, data: dict[str, Any]) -> dict[str, Any]:
 
 def _escaped(_: str, value: Any) -> Any:
     """A plain value that begins as a ciphertext does is marked: anybody may write such a document."""
-    if not value.startswith(MARK if isinstance(value, str) else _MARK):
+    if not value.startswith(MARK if isinstance(value, str) else MARK_BYTES):
         return value
-    return MARK + _PLAIN + value if isinstance(value, str) else _MARK + _PLAIN.encode() + value
+    return MARK + _PLAIN + value if isinstance(value, str) else MARK_BYTES + _PLAIN.encode() + value
 
 
 def _unescaped(value: Any) -> Any:
-    mark = MARK + _PLAIN if isinstance(value, str) else _MARK + _PLAIN.encode()
+    mark = MARK + _PLAIN if isinstance(value, str) else MARK_BYTES + _PLAIN.encode()
     return value.removeprefix(mark)
 
 
@@ -153,14 +150,14 @@ def _keyless(field: str, value: Any) -> Any:
 def _is_ciphertext(value: str | bytes) -> bool:
     if isinstance(value, str):
         return value.startswith(MARK) and not value.startswith(MARK + _PLAIN)
-    return value.startswith(_MARK) and not value.startswith(_MARK + _PLAIN.encode())
+    return value.startswith(MARK_BYTES) and not value.startswith(MARK_BYTES + _PLAIN.encode())
 
 
 def _ciphertext(field: str, value: str | bytes) -> bytes:
     """What follows the mark. Damage must not pass for a missing key: that would stop the worker."""
     try:
         if isinstance(value, bytes):
-            ciphertext = value[len(_MARK) :]
+            ciphertext = value[len(MARK_BYTES) :]
         else:
             ciphertext = base64.b64decode(value[len(MARK) :], validate=True)
     except ValueError:

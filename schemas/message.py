@@ -80,19 +80,8 @@ class Outgoing(NamedTuple):
     partition: int = -1
 
 
-_make: Any = tuple.__new__
-
-
-def received(fields: tuple[Any, ...]) -> Received:
-    """The same as ``Received(*fields)`` in half the time: it is made for every record there is."""
-    made: Received = _make(Received, fields)
-    return made
-
-
-def outgoing(fields: tuple[Any, ...]) -> Outgoing:
-    """The same as ``Outgoing(*fields)``, all five, in half the time."""
-    made: Outgoing = _make(Outgoing, fields)
-    return made
+make: Any = tuple.__new__
+"""``make(Received, fields)`` is ``Received(*fields)``, with all fields, in half the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +126,6 @@ def _is_call(entry: object) -> bool:
     )
 
 
-def _trace_and_span(parent: bytes | None, ce_id: bytes) -> bytes:
-    """The trace goes on from the parent; the span's id is the record's, so it is deterministic."""
-    if parent is not None and len(parent) == 55 and parent[3:35].isalnum():
-        return b"00-%b-%b-01" % (parent[3:35], ce_id[:16])
-    return b"00-%b-%b-01" % (ce_id, ce_id[:16])
-
-
 class _Clock:
     """RFC 3339 times in UTC to the millisecond; the text is made once per millisecond."""
 
@@ -168,8 +150,8 @@ def record_id(*parts: str) -> str:
 
 
 @cache
-def _constant(name: str, value: str) -> tuple[str, bytes]:
-    return name, value.encode()
+def _constants(stage: str, ce_type: str) -> tuple[tuple[str, bytes], tuple[str, bytes]]:
+    return ("ce_source", stage.encode()), ("ce_type", ce_type.encode())
 
 
 def first_headers(ce_id: str, source: str, ce_type: str) -> Headers:
@@ -185,10 +167,10 @@ def first_headers(ce_id: str, source: str, ce_type: str) -> Headers:
         _VERSION,
         ("ce_id", encoded),
         ("ce_source", source.encode("utf-8", "replace")),
-        _constant("ce_type", ce_type),
+        ("ce_type", ce_type.encode()),
         ("ce_time", _clock.now()),
         _CONTENT,
-        ("traceparent", _trace_and_span(None, encoded)),
+        ("traceparent", b"00-%b-%b-01" % (encoded, encoded[:16])),
     ]
 
 
@@ -208,16 +190,19 @@ def lineage(
         apart: what tells it from others of this type and part.
     """
     topic, partition, offset, _, _, _, headers = inputs[0]
-    known = dict(headers)
+    known = dict(headers).get
     first = positions = f"{topic}:{partition}:{offset}".encode()
-    ids = known.get("ce_id") or first
+    ids = known("ce_id") or first
     if len(inputs) > 1:
         positions, ids = _joined(positions, ids, inputs[1:])
-    source, kind = _constant("ce_source", stage), _constant("ce_type", ce_type)
+    source, kind = _constants(stage, ce_type)
     content = b"%b\0%b\0%b\0%d" % (source[1], ids, kind[1], part)
     if apart:
         content += apart.encode()
     ce_id = hexlify(blake2b(content, digest_size=16).digest())
+    trace, parent = ce_id, known("traceparent")
+    if parent is not None and len(parent) == 55 and parent[3:35].isalnum():
+        trace = parent[3:35]  # the trace goes on; the span is the record
     made: Headers = [
         _VERSION,
         ("ce_id", ce_id),
@@ -225,16 +210,16 @@ def lineage(
         kind,
         ("ce_time", _clock.now()),
         _CONTENT,
-        ("traceparent", _trace_and_span(known.get("traceparent"), ce_id)),
+        ("traceparent", b"00-%b-%b-01" % (trace, ce_id[:16])),
         ("ce_inputs", positions),
-        ("ce_origin", known.get("ce_origin") or first),
+        ("ce_origin", known("ce_origin") or first),
     ]
     if parts > 1:
         made.append(("ce_part", b"%d/%d" % (part, parts)))
     if own:
         made.append(("ce_prompt", ",".join(dict.fromkeys(c.prompt for c in own)).encode()))
         made.append(("ce_model", ",".join(dict.fromkeys(c.model for c in own)).encode()))
-    calls = known.get("ce_calls")  # as it came: nothing to decode
+    calls = known("ce_calls")  # as it came: nothing to decode
     if own or len(inputs) > 1:
         calls = _all_calls(inputs, own)
     if calls:

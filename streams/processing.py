@@ -14,8 +14,8 @@ from schemas.message import (
     Outgoing,
     Received,
     lineage,
+    make,
     origin_of,
-    outgoing,
     record_id,
 )
 from schemas.records import DeadLetter, Filtered, Header, Original
@@ -298,7 +298,8 @@ class Processor:
         if key != came_with or topic not in route.as_many_partitions:
             partition = -1
         headers = lineage(self._source, work.inputs, route.ce_type, part, parts, calls)
-        return outgoing((route.name, key, value, headers, partition))
+        made: Outgoing = make(Outgoing, (route.name, key, value, headers, partition))
+        return made
 
     def _bound_for(self, item: Any) -> tuple["_Route", Any]:
         route, record = None, item
