@@ -28,8 +28,8 @@ class Place(Protocol):
     def wait(self, seconds: float) -> None:
         """Returns after :meth:`notify`, or after so many seconds."""
 
-    def notify(self) -> None:
-        """Ends a wait; called on the loop."""
+    notify: Callable[[], None]
+    """Ends a wait; called on the loop."""
 
     def wake(self) -> None:
         """Ends a wait; called from any thread."""
@@ -72,6 +72,7 @@ class _Beside:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._finished = threading.Event()
+        self.notify = self._finished.set
 
     def call(self, step: Callable[..., None], *args: Any) -> None:
         self.loop.call_soon_threadsafe(step, *args)
@@ -79,10 +80,6 @@ class _Beside:
     def wait(self, seconds: float) -> None:
         self._finished.wait(seconds)
         self._finished.clear()
-
-    def notify(self) -> None:
-        if not self._finished.is_set():
-            self._finished.set()
 
     def wake(self) -> None:
         self._finished.set()
@@ -97,6 +94,7 @@ class _Within:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self._finished = asyncio.Event()
+        self.notify = self._finished.set
 
     def call(self, step: Callable[..., None], *args: Any) -> None:
         step(*args)
@@ -111,10 +109,6 @@ class _Within:
             await asyncio.wait_for(self._finished.wait(), seconds)
         except TimeoutError:
             return
-
-    def notify(self) -> None:
-        if not self._finished.is_set():
-            self._finished.set()
 
     def wake(self) -> None:
         self.loop.call_soon_threadsafe(self._finished.set)
@@ -228,7 +222,7 @@ class Runner:
     async def _serve(self) -> None:
         task = asyncio.current_task()
         assert task is not None
-        served = 0
+        run, notify, served = self._processor.run, self._place.notify, 0
         while True:
             while not self._queue:
                 self._queued.clear()
@@ -240,7 +234,7 @@ class Runner:
                 continue
             self._running[work] = task
             try:
-                await self._processor.run(work)
+                await run(work)
             except asyncio.CancelledError:
                 if not work.dropped:
                     raise
@@ -249,7 +243,7 @@ class Runner:
                 self.failure, self._leaving = self.failure or error, True
             finally:
                 del self._running[work]
-            self._place.notify()
+            notify()
             served += 1
             if served % _YIELD_EVERY == 0:  # calls that never wait must not starve the others
                 await asyncio.sleep(0)
