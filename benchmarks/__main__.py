@@ -7,6 +7,7 @@ by both sides, so only the ratios count.
 
 import argparse
 import asyncio
+import gc
 import json
 import math
 import random
@@ -89,6 +90,7 @@ class Bench:
 
         create_topics(self.config, pipeline.topics)
         stages = list(pipeline.stages.values())
+        thresholds = gc.get_threshold()
         with tempfile.TemporaryDirectory() as home:
             caller = Caller(model) if model is not None else None
             worker = Worker(stages, self.config, caller, Instances(Path(home)), at_once)
@@ -99,6 +101,7 @@ class Bench:
             committed = time.monotonic()
             worker.stop()
             worker.wait()
+        gc.set_threshold(*thresholds)  # a worker's own; the loops by hand have the interpreter's
         return began, committed
 
 
