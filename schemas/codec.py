@@ -243,9 +243,8 @@ class Codec(Generic[R]):
         try:
             data: Any = schemaless_reader(stream, writer, reader)
             if reader is not None and not self._immutable:
-                data = deepcopy(
-                    data
-                )  # a default list is the schema's own, for all records there are
+                # a default list is the schema's own, for all records there are
+                data = deepcopy(data)
             if encryption.MARK_BYTES in value:
                 data = encryption.decrypt(self._expanded, data)
             record: R = self._from_avro(data)

@@ -23,7 +23,7 @@ MARK = "pressroom-aead:"
 """Begins every ciphertext."""
 
 MARK_BYTES = MARK.encode()
-"""Stands in every value that holds one, and maybe in others."""
+"""Stands in every value that holds a ciphertext, and may stand in others."""
 
 # after the mark: what follows is plain; neither base64 nor Tink's own ciphertexts begin so
 _PLAIN = "="

@@ -29,6 +29,7 @@ Headers = list[tuple[str, bytes | None]]
 
 _VERSION = ("ce_specversion", b"1.0")
 _CONTENT = ("content-type", b"application/avro")
+_TRACEPARENT = b"00-%b-%b-01"  # the version, the trace, the span, sampled
 
 
 class Position(NamedTuple):
@@ -170,7 +171,7 @@ def first_headers(ce_id: str, source: str, ce_type: str) -> Headers:
         ("ce_type", ce_type.encode()),
         ("ce_time", _clock.now()),
         _CONTENT,
-        ("traceparent", b"00-%b-%b-01" % (encoded, encoded[:16])),
+        ("traceparent", _TRACEPARENT % (encoded, encoded[:16])),
     ]
 
 
@@ -202,7 +203,7 @@ def lineage(
     ce_id = hexlify(blake2b(content, digest_size=16).digest())
     trace, parent = ce_id, known("traceparent")
     if parent is not None and len(parent) == 55 and parent[3:35].isalnum():
-        trace = parent[3:35]  # the trace goes on; the span is the record
+        trace = parent[3:35]  # it goes on; the span's id is the record's, so it is deterministic
     made: Headers = [
         _VERSION,
         ("ce_id", ce_id),
@@ -210,7 +211,7 @@ def lineage(
         kind,
         ("ce_time", _clock.now()),
         _CONTENT,
-        ("traceparent", b"00-%b-%b-01" % (trace, ce_id[:16])),
+        ("traceparent", _TRACEPARENT % (trace, ce_id[:16])),
         ("ce_inputs", positions),
         ("ce_origin", known("ce_origin") or first),
     ]

@@ -237,7 +237,8 @@ class Processor:
             if llm is not None:
                 others.append(llm)
             returned = await self._function(given, *others)
-            route, calls = self._route_of.get(type(returned)), llm.calls if llm is not None else ()
+            calls = llm.calls if llm is not None else ()
+            route = self._route_of.get(type(returned))
             if route is not None:
                 work.outgoing = [self._output(work, route, returned, given, calls)]
             else:
@@ -251,7 +252,7 @@ class Processor:
             self._rejected(work, error, llm)
 
     def _records(self, work: Work) -> list[Any]:
-        if len(work.inputs) == 1:  # half the time for what most inputs are
+        if len(work.inputs) == 1:  # as most have: no loop, half the time
             topic, _, _, _, _, value, _ = work.inputs[0]
             return [self._codecs[topic].decode(value)]
         return [self._codecs[i.topic].decode(i.value) for i in work.inputs]

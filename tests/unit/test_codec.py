@@ -16,7 +16,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import schemas.record
-from schemas import records
+from schemas import encryption, records
 from schemas.codec import MAGIC, SINGLE_OBJECT, Codec, codec_for, fingerprint, remember
 from schemas.errors import DecodeError, RecordRejected
 from schemas.record import Schema, is_record, load_avsc, record, schema_of
@@ -125,7 +125,11 @@ def test_no_two_records_share_a_fingerprint() -> None:
 def test_a_reader_that_knows_only_the_contract_s_file_reads_it(made: Any) -> None:
     names = {load_avsc(name)["name"]: name for name in CONTRACTS}
     text = (AVRO / f"{names[type(made).__name__]}.avsc").read_text(encoding="utf-8")
-    stream = BytesIO(codec_for(type(made)).encode(made)[10:])
+    value = codec_for(type(made)).encode(made)
+    assume(
+        encryption.MARK_BYTES not in value
+    )  # what begins as a ciphertext does is written otherwise
+    stream = BytesIO(value[10:])
     data = schemaless_reader(stream, parse_schema(json.loads(text), named_schemas={}), None)
     assert stream.read() == b""
     assert data == plain(made)
