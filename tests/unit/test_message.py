@@ -120,6 +120,8 @@ def test_the_trace_goes_on_and_every_record_is_a_span() -> None:
     assert all(re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", p) for p in parents)
     assert len({p[3:35] for p in parents}) == 1
     assert len({p[36:52] for p in parents}) == 3
+    ids = [value(r.headers, "ce_id") for r in (first, second, third)]
+    assert [p[36:52] for p in parents] == [ce_id[:16] for ce_id in ids]
 
 
 def test_a_caller_s_trace_is_taken_up() -> None:
@@ -128,7 +130,9 @@ def test_a_caller_s_trace_is_taken_up() -> None:
     assert value(headers, "traceparent").startswith("00-" + "ab" * 16 + "-")
 
 
-@pytest.mark.parametrize("foreign", [None, b"", b"00-short", b"01-" + b"a" * 52])
+@pytest.mark.parametrize(
+    "foreign", [None, b"", b"00-short", b"01-" + b"a" * 52, b"00-" + b"?" * 52]
+)
 def test_a_foreign_traceparent_is_replaced_by_a_new_trace(foreign: bytes | None) -> None:
     headers = write([received([("traceparent", foreign)])])
     assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", value(headers, "traceparent"))
